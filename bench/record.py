@@ -1,0 +1,218 @@
+"""The result file: append-only JSON lines, one self-contained record for each message size and algorithm.
+
+Every line is a JSON object with ``schema`` ("busbw.result/1") and ``kind``:
+
+- ``measurement``: one size under one algorithm (class ``Record``), with every sample;
+- ``limits``: what this machine's memory allows, measured in the same run (a plain dict under ``limits``).
+
+Lines are written whole and flushed, so a killed run loses at most the size in progress. A last line cut short by a
+kill is passed over with a note; anything else that does not parse is an error that names the line. Times are in
+seconds, sizes in bytes, bandwidths in bytes per second unless a key says GB/s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+SCHEMA = "busbw.result/1"
+MAX_FILE_BYTES = 1 << 30
+MAX_LINE_BYTES = 64 << 20
+
+
+class RecordError(ValueError):
+    """A result file that cannot be used; the message names the file, the line and what would be accepted."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One timed mode (out-of-place or in-place) of one size.
+
+    samples: seconds of one all-reduce each, of the slowest rank (or as `-a` chose); where ``inner`` > 1 a sample is the
+    mean of that many back-to-back all-reduces. seconds: the median; ci_low, ci_high: its 95 % confidence interval.
+    stopped: "confidence" (interval within the target), "iterations" (a fixed count was asked for) or "budget" (time ran
+    out first). wrong: elements that differ from the expected result over all ranks; None: not checked.
+    """
+
+    seconds: float
+    ci_low: float
+    ci_high: float
+    samples: list[float]
+    inner: int
+    warmup: int
+    stopped: str
+    wrong: int | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One message size under one algorithm. Either timing may be None where that mode was not run."""
+
+    algorithm: str  # as asked for: ring, tree, ..., auto, mpi-native, numpy
+    chosen: str  # the algorithm that ran; differs from `algorithm` under auto
+    transport: str  # shared, mpi, hybrid, mpi-library, numpy
+    clock: str  # "wall", or "fabric:<system>" for a modelled time
+    ranks: int
+    size_bytes: int
+    count: int
+    dtype: str
+    op: str
+    channels: int
+    slices: int
+    out_of_place: Timing | None
+    in_place: Timing | None
+    options: dict = field(default_factory=dict)
+    environment: dict = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    run: str = ""  # identifies one invocation; lines of one run share it
+    time: str = ""  # ISO 8601, when the size was finished
+
+    @property
+    def best(self) -> Timing:
+        """The out-of-place timing where there is one, else the in-place one."""
+        timing = self.out_of_place or self.in_place
+        assert timing is not None, "a record has at least one timing"
+        return timing
+
+    def algbw(self, timing: Timing | None = None) -> float:
+        """Bytes per second: size / time."""
+        t = (timing or self.best).seconds
+        return self.size_bytes / t if t > 0 else 0.0
+
+    def busbw(self, timing: Timing | None = None) -> float:
+        """Bytes per second: algbw * 2(p-1)/p (nccl-tests, doc/PERFORMANCE.md, all-reduce)."""
+        return self.algbw(timing) * busbw_factor(self.ranks)
+
+    def to_json(self) -> str:
+        return json.dumps({"schema": SCHEMA, "kind": "measurement", **asdict(self)}, separators=(",", ":"))
+
+
+def busbw_factor(ranks: int) -> float:
+    """busbw / algbw of an all-reduce: 2(p-1)/p."""
+    return 2 * (ranks - 1) / ranks
+
+
+@dataclass
+class ResultFile:
+    """What a result file held. limits: the last ``limits`` line or {}; notes: what was passed over."""
+
+    path: str
+    records: list[Record]
+    limits: dict
+    notes: list[str]
+
+
+def append(path: str | os.PathLike, line: str) -> None:
+    """Append one line and flush it to the system, so that a kill afterwards cannot lose it.
+
+    A file that ends in a cut line is first ended with a newline, so that the cut line stays alone.
+    """
+    with open(path, "a+b") as f:
+        end = f.seek(0, os.SEEK_END)
+        if end:
+            f.seek(end - 1)
+            if f.read(1) != b"\n":
+                line = "\n" + line
+        f.write(line.encode() + b"\n")
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def limits_line(limits: dict, run: str) -> str:
+    return json.dumps({"schema": SCHEMA, "kind": "limits", "run": run, "limits": limits}, separators=(",", ":"))
+
+
+def read(path: str | os.PathLike) -> ResultFile:
+    """Read a result file.
+
+    Raises RecordError for a file that is missing, empty, too large, of another schema version or not a result file.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise RecordError(f"{path}: {size} bytes is more than a result file may have ({MAX_FILE_BYTES})")
+        lines = path.read_bytes().split(b"\n")
+    except OSError as e:
+        raise RecordError(f"{path}: cannot be read: {e.strerror}") from None
+
+    result = ResultFile(str(path), [], {}, [])
+    for number, raw in enumerate(lines, 1):
+        if not raw.strip():
+            continue
+        if len(raw) > MAX_LINE_BYTES:
+            raise RecordError(f"{path}:{number}: line of {len(raw)} bytes; at most {MAX_LINE_BYTES} are accepted")
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError):
+            # Only a line that a kill cut short may be passed over: the last of the file, or the last before a --resume.
+            if raw.startswith(b'{"schema":"busbw.result/'):
+                result.notes.append(f"{path}:{number}: passed over a line cut short")
+                continue
+            raise RecordError(
+                f"{path}:{number}: not a busbw result line; accepted is a file written by busbw sweep --out ({SCHEMA})"
+            ) from None
+        _take(result, value, f"{path}:{number}")
+    if not result.records:
+        raise RecordError(f"{path}: holds no finished measurement; write one with busbw sweep --out {path}")
+    return result
+
+
+def _take(result: ResultFile, value, where: str) -> None:
+    if not isinstance(value, dict) or "schema" not in value:
+        raise RecordError(f"{where}: not a busbw result line (no schema); accepted: {SCHEMA}")
+    if value["schema"] != SCHEMA:
+        raise RecordError(f"{where}: schema {str(value['schema'])[:60]!r} is of another version; accepted: {SCHEMA}")
+    kind = value.get("kind")
+    if kind == "limits" and isinstance(value.get("limits"), dict):
+        result.limits = value["limits"]
+    elif kind == "measurement":
+        result.records.append(_record(value, where))
+    else:
+        raise RecordError(f"{where}: kind {str(kind)[:60]!r}; accepted: measurement, limits")
+
+
+_NUMBER = (int, float)
+_RECORD_TYPES = {
+    "algorithm": str, "chosen": str, "transport": str, "clock": str, "ranks": int, "size_bytes": int, "count": int,
+    "dtype": str, "op": str, "channels": int, "slices": int, "options": dict, "environment": dict, "warnings": list,
+    "run": str, "time": str,
+}  # fmt: skip
+_TIMING_TYPES = {
+    "seconds": _NUMBER, "ci_low": _NUMBER, "ci_high": _NUMBER, "samples": list, "inner": int, "warmup": int,
+    "stopped": str, "wrong": (int, type(None)),
+}  # fmt: skip
+
+
+def _record(value: dict, where: str) -> Record:
+    fields = _checked(value, _RECORD_TYPES, where)
+    if fields["ranks"] < 1 or fields["size_bytes"] < 0 or fields["count"] < 0:
+        raise RecordError(f"{where}: ranks must be >= 1, size_bytes and count >= 0")
+    timings = {}
+    for mode in ("out_of_place", "in_place"):
+        t = value.get(mode)
+        if t is None:
+            timings[mode] = None
+            continue
+        if not isinstance(t, dict):
+            raise RecordError(f"{where}: {mode} must be an object or null")
+        t = _checked(t, _TIMING_TYPES, f"{where}: {mode}")
+        if not all(isinstance(s, _NUMBER) and 0 <= s < float("inf") for s in [t["seconds"], *t["samples"]]):
+            raise RecordError(f"{where}: {mode}: times must be finite numbers >= 0")
+        timings[mode] = Timing(**t)
+    if not any(timings.values()):
+        raise RecordError(f"{where}: neither out_of_place nor in_place was measured")
+    return Record(**fields, **timings)
+
+
+def _checked(value: dict, types: dict, where: str) -> dict:
+    out = {}
+    for key, kind in types.items():
+        if key not in value:
+            raise RecordError(f"{where}: the key {key!r} is missing")
+        if not isinstance(value[key], kind) or isinstance(value[key], bool):
+            raise RecordError(f"{where}: {key} is {type(value[key]).__name__}, which is not accepted there")
+        out[key] = value[key]
+    return out
