@@ -1,3 +1,27 @@
-"""busbw: measure, model and explain all-reduce bandwidth."""
+"""busbw: measure, model and explain all-reduce bandwidth.
+
+    >>> import busbw
+    >>> result = busbw.sweep(ranks=2, first="8", last="1M", algorithms="ring,tree")
+    >>> print(result.table())
+    >>> result.plot("allreduce.png")
+
+Importing busbw imports nothing heavy; Numba, MPI and matplotlib are loaded when used.
+"""
+
+from __future__ import annotations
 
 __version__ = "0.1.0"
+
+__all__ = ["SweepResult", "__version__", "load", "sweep"]
+
+
+def __getattr__(name: str):
+    if name in ("sweep", "load", "SweepResult"):
+        from .bench import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'busbw' has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

@@ -17,12 +17,14 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ..errors import UserError
+
 SCHEMA = "busbw.result/1"
 MAX_FILE_BYTES = 1 << 30
 MAX_LINE_BYTES = 64 << 20
 
 
-class RecordError(ValueError):
+class RecordError(UserError):
     """A result file that cannot be used; the message names the file, the line and what would be accepted."""
 
 

@@ -1,7 +1,7 @@
 """The schedule: an all-reduce as a table of steps for each rank.
 
 An algorithm is a pure function ``steps(rank, ranks, count, ...)`` that returns the table of one rank, a NumPy array of
-``STEP``. The table knows nothing of MPI, threads, GPUs or time; provers, transports, the fabric and exporters all walk it.
+``STEP``. The table knows nothing of MPI, threads, GPUs or time; provers, transports, the fabric and exporters walk it.
 
 Buffers. Every rank has an ``INPUT`` and an ``OUTPUT`` of ``count`` elements and a ``SCRATCH`` as large as its table
 needs (``scratch_elements``). In an in-place all-reduce INPUT and OUTPUT are the same memory.
@@ -39,6 +39,7 @@ OP_NAMES = {SEND: "send", RECV: "recv", RECV_REDUCE: "recv_reduce", REDUCE: "red
 INPUT, OUTPUT, SCRATCH = 0, 1, 2
 BUFFER_NAMES = {INPUT: "input", OUTPUT: "output", SCRATCH: "scratch"}
 
+# fmt: off
 STEP = np.dtype(
     [
         ("op", np.uint8),          # SEND ... NOP
@@ -54,6 +55,7 @@ STEP = np.dtype(
     ],
     align=True,
 )
+# fmt: on
 
 
 @dataclass(frozen=True)

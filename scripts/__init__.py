@@ -1,0 +1,82 @@
+"""The commands. Each is a thin module with HELP, add_arguments(parser) and run(args) -> exit code.
+
+Nothing heavy is imported before a command runs, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+from .. import __version__
+from ..errors import UserError
+
+COMMANDS = ("sweep", "plot", "report", "doctor", "verify")
+
+EXIT_WRONG, EXIT_USAGE, EXIT_STALLED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+DESCRIPTION = """\
+busbw measures all-reduce bandwidth and says whether the number is normal.
+
+  busbw sweep                     measure this machine: a table, a result file, a picture, a report
+  mpirun -np 4 busbw sweep        the same over MPI ranks
+  busbw plot FILE... / report FILE...   draw or write up result files
+  busbw doctor                    what this machine has, and what to install for the rest
+  busbw verify                    prove every algorithm's schedule"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line and exit code 2 on a bad command line; silent on all MPI ranks but the first."""
+
+    def error(self, message):
+        fail(self.prog, message)
+
+
+def fail(program: str, message: str) -> None:
+    """Say what is wrong in one line, once a job, and exit with code 2."""
+    if _speaks():
+        sys.stderr.write(f"{program}: {message}\n")
+    sys.exit(EXIT_USAGE)
+
+
+def _speaks() -> bool:
+    ranks = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
+    return next((os.environ[r] for r in ranks if r in os.environ), "0") == "0"
+
+
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(prog="busbw", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--version", action="version", version=f"busbw {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name in COMMANDS:
+        module = importlib.import_module(f".{name}", __name__)
+        sub = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=getattr(module, "DESCRIPTION", module.HELP),
+            epilog=getattr(module, "EPILOG", None),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The console command `busbw`. Returns the exit code: 0; 1 wrong results; 2 bad usage; 3 stalled; 130 Ctrl-C."""
+    args = parser().parse_args(arguments)
+    program = f"busbw {args.command}"
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; so do we, quietly
+        return 0
+    except UserError as e:
+        fail(program, str(e))
+    return EXIT_USAGE

@@ -1,0 +1,149 @@
+"""The Python API: a sweep as one call, and what it returns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+from . import record
+from .measure import Effort
+from .record import Record, ResultFile
+from .sizes import parse_size
+from .sweep import Options, checked, session_for
+from .sweep import sweep as run_sweep
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep found. records: one a size and algorithm; limits: memory bandwidths in bytes/s, or {}.
+
+    Under mpirun every rank gets one; all hold the same times.
+    """
+
+    records: list[Record]
+    limits: dict
+
+    @property
+    def rows(self) -> list[dict]:
+        """One flat dict a record, ready for pandas.DataFrame(result.rows): sizes in bytes, times in seconds, bandwidths in
+        bytes a second; keys of the two modes are prefixed out_of_place_ and in_place_ (None where not measured)."""
+        return [_row(r) for r in self.records]
+
+    def to_dataframe(self):
+        """A pandas.DataFrame of `rows`; raises ImportError without pandas, which busbw does not install."""
+        import pandas
+
+        return pandas.DataFrame(self.rows)
+
+    def table(self) -> str:
+        """nccl-tests' table."""
+        from .table import footer, header, row
+
+        named = len({r.algorithm for r in self.records}) > 1
+        return "\n".join([header(named), *(row(r, named) for r in self.records), footer(self.records)])
+
+    def summary(self) -> list[str]:
+        """A few sentences: fastest algorithm by size, latency, peak busbw, crossover, share of the memory's limit."""
+        from .summary import words
+
+        return words(self.records, self.limits)
+
+    def plot(self, path: str | os.PathLike | None = None):
+        """The curves as a matplotlib Figure; with `path` (.png, .svg, .pdf) also saved there."""
+        from ..plots.curves import curves, save
+
+        figure = curves([ResultFile("", self.records, self.limits, [])])
+        if path is not None:
+            save(figure, path)
+        return figure
+
+    def report(self, path: str | os.PathLike) -> None:
+        """Write one self-contained HTML page."""
+        from pathlib import Path
+
+        from ..plots.report import report
+
+        Path(path).write_text(report([ResultFile(str(path), self.records, self.limits, [])]))
+
+
+def _row(r: Record) -> dict:
+    names = ("algorithm", "chosen", "transport", "clock", "ranks", "size_bytes", "count", "dtype", "op", "channels",
+             "slices")  # fmt: skip
+    row = {name: getattr(r, name) for name in names}
+    for mode in ("out_of_place", "in_place"):
+        t = getattr(r, mode)
+        row[f"{mode}_seconds"] = t and t.seconds
+        row[f"{mode}_ci_low"] = t and t.ci_low
+        row[f"{mode}_ci_high"] = t and t.ci_high
+        row[f"{mode}_algbw"] = t and r.algbw(t)
+        row[f"{mode}_busbw"] = t and r.busbw(t)
+        row[f"{mode}_samples"] = t and len(t.samples)
+        row[f"{mode}_wrong"] = t and t.wrong
+    return row
+
+
+def sweep(
+    *,
+    first: int | str = 8,
+    last: int | str = "16M",
+    algorithms: str | Sequence[str] = ("ring", "tree"),
+    dtypes: str | Sequence[str] = "float32",
+    ops: str | Sequence[str] = "sum",
+    budget: float = 0.1,
+    iterations: int | None = None,
+    on_record: Callable[[Record], None] | None = None,
+    **options,
+) -> SweepResult:
+    """Measure all-reduce over message sizes; under mpirun called by all ranks.
+
+    first, last: bytes, or text as on the command line ("64K"); algorithms, dtypes, ops: names, or a comma list; budget:
+    seconds for one size and mode; iterations: a fixed number of samples instead; on_record: called as each is finished;
+    options: any other field of busbw.bench.sweep.Options (ranks, channels, slices, transport, factor, ...).
+
+    Raises busbw.errors.UserError for values that cannot be measured, TypeError for an unknown option.
+    """
+    known = {f.name for f in fields(Options)}
+    for name in options:
+        if name not in known:
+            raise TypeError(f"sweep() has no option {name!r}; there are {', '.join(sorted(known))}")
+    from ..transports import mpi
+
+    options = checked(
+        Options(
+            first=_size(first),
+            last=_size(last),
+            algorithms=_names(algorithms),
+            dtypes=_names(dtypes),
+            ops=_names(ops),
+            **{"effort": Effort(budget=budget, iterations=iterations), **options},
+        ),
+        mpi=mpi.launched(),
+    )
+    records: list[Record] = []
+    limits: dict = {}
+    with session_for(options) as session:
+        for r in run_sweep(options, session, on_limits=limits.update):
+            records.append(r)
+            if on_record:
+                on_record(r)
+    return SweepResult(records, limits)
+
+
+def load(path: str | os.PathLike) -> SweepResult:
+    """A result file that `busbw sweep` wrote. Raises busbw.bench.record.RecordError."""
+    found = record.read(path)
+    return SweepResult(found.records, found.limits)
+
+
+def _size(value: int | str) -> int:
+    from .sweep import OptionError
+
+    try:
+        return parse_size(value) if isinstance(value, str) else int(value)
+    except ValueError as e:
+        raise OptionError(str(e)) from None
+
+
+def _names(value: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(n.strip() for n in value.split(",")) if isinstance(value, str) else tuple(value)

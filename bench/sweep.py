@@ -1,0 +1,379 @@
+"""A sweep: every size under every algorithm, measured, recorded as it comes."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+
+import numpy as np
+
+from ..collectives import ALGORITHMS, build
+from ..errors import UserError
+from ..kernels.dtypes import DTYPES, OPS, find_dtype, find_op
+from ..transports.fault import fault_from_environment
+from ..transports.session import REFERENCES, Job, Session
+from ..transports.shared import RANKS_MAX, LocalCrew, cores
+from ..transports.tuning import default_slices
+from . import record as result_file
+from .environment import available_bytes, before_warnings, environment, last_level_cache
+from .limits import least_seconds, measure_limits
+from .measure import Effort, measure
+from .record import Record, ResultFile, Timing
+from .sizes import format_size, sweep_sizes
+
+DEFAULT_ALGORITHMS = ("ring", "tree")
+LIMITS_FROM_BYTES = 1 << 20  # smaller sweeps never leave the cache: the memory's limits say nothing of them
+LATE_SHARE = 0.1
+
+
+class OptionError(UserError):
+    """An option that cannot be used; the message names it and says what would be accepted."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to sweep. Sizes in bytes; None means "choose for me".
+
+    algorithms: names of collectives.ALGORITHMS, "auto", "mpi-native", "numpy"; ranks: local emulated ranks (ignored under
+    mpirun); transport: auto, shared, mpi; slices: pieces of a chunk in flight; node_size: under mpirun, take so many
+    consecutive ranks as one host; modes: "out_of_place", "in_place".
+    """
+
+    first: int = 8
+    last: int = 128 << 20
+    factor: float | None = None
+    step: int | None = None
+    algorithms: tuple[str, ...] = DEFAULT_ALGORITHMS
+    dtypes: tuple[str, ...] = ("float32",)
+    ops: tuple[str, ...] = ("sum",)
+    ranks: int | None = None
+    transport: str = "auto"
+    channels: int = 1
+    slices: int | None = None
+    node_size: int | None = None
+    modes: tuple[str, ...] = ("out_of_place", "in_place")
+    effort: Effort = field(default_factory=Effort)
+    timeout: float = 60.0
+    pin: bool = True
+    eager_bytes: int | None = None
+
+    def sizes(self) -> list[int]:
+        return sweep_sizes(self.first, self.last, self.factor, self.step)
+
+
+def checked(options: Options, *, mpi: bool) -> Options:
+    """`options` with names resolved ("all", nccl-tests' dtype names) and the number of ranks filled in.
+
+    Raises OptionError for anything that cannot be measured, before anything is.
+    """
+    try:
+        options.sizes()
+        algorithms = _names(options.algorithms, (*ALGORITHMS, "auto", *REFERENCES), tuple(ALGORITHMS), "algorithm")
+        dtypes = tuple(find_dtype(d).name for d in _expand(options.dtypes, tuple(DTYPES)))
+        ops = tuple(find_op(o) for o in _expand(options.ops, OPS))
+    except ValueError as e:
+        raise OptionError(str(e)) from None
+    for name, value in (("--channels", options.channels), ("--slices", options.slices)):
+        if value is not None and not 1 <= value <= 1024:
+            raise OptionError(f"{name} {value}: accepted are 1 to 1024")
+    if options.transport not in ("auto", "shared", "mpi"):
+        raise OptionError(f"--transport {options.transport}: accepted are auto, shared, mpi")
+    if options.effort.budget <= 0:
+        raise OptionError(f"--budget {options.effort.budget:g}: accepted are seconds above 0")
+    if options.timeout <= 0:
+        raise OptionError(f"--timeout {options.timeout:g}: accepted are seconds above 0")
+    if options.effort.iterations is not None and not 1 <= options.effort.iterations <= 4096:
+        raise OptionError(f"-n {options.effort.iterations}: accepted are 1 to 4096 iterations")
+    if options.effort.warmup is not None and not 0 <= options.effort.warmup <= 4096:
+        raise OptionError(f"-w {options.effort.warmup}: accepted are 0 to 4096 iterations")
+    if mpi:
+        if options.ranks is not None:
+            raise OptionError("--ranks is for local emulated ranks; under mpirun the launcher's -np says how many")
+    else:
+        if options.transport == "mpi":
+            raise OptionError("--transport mpi needs an MPI job: mpirun -np 4 busbw sweep ...")
+        if "mpi-native" in algorithms:
+            raise OptionError(
+                "--algo mpi-native is MPI_Allreduce and needs an MPI job: mpirun -np 2 busbw sweep --algo mpi-native"
+            )
+        if options.node_size is not None:
+            raise OptionError("--node-size splits the ranks of an MPI job; local emulated ranks are always one host")
+        ranks = options.ranks if options.ranks is not None else max(2, min(8, len(cores())))
+        if not 1 <= ranks <= RANKS_MAX:
+            raise OptionError(
+                f"--ranks {ranks}: accepted are 1 to {RANKS_MAX} local emulated ranks; for more ranks use mpirun"
+            )
+        options = replace(options, ranks=ranks)
+    return replace(options, algorithms=algorithms, dtypes=dtypes, ops=ops)
+
+
+def _expand(names: tuple[str, ...], everything: tuple[str, ...]) -> tuple[str, ...]:
+    return everything if "all" in names else tuple(dict.fromkeys(names))
+
+
+def _names(names, accepted, everything, what) -> tuple[str, ...]:
+    for name in names:
+        if name != "all" and name not in accepted:
+            import difflib
+
+            near = difflib.get_close_matches(name, accepted, 1, 0.4)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(
+                f"{what} {name!r} is not known{hint} Accepted: {', '.join(accepted)}, all".replace("? A", "? A")
+            )
+    out: list[str] = []
+    for name in names:
+        out += everything if name == "all" else [name]
+    return tuple(dict.fromkeys(out))
+
+
+def scratch_bytes(options: Options, ranks: int) -> int:
+    """SCRATCH a rank needs for the largest size, over the algorithms asked for."""
+    largest = options.sizes()[-1]
+    need = 0
+    for name in options.algorithms:
+        for candidate in _candidates(name):
+            for dtype in options.dtypes:
+                d = find_dtype(dtype)
+                for mode in options.modes:
+                    job = _job(options, candidate, largest // d.itemsize, dtype, "sum", mode, ranks)
+                    schedule = build(
+                        candidate, ranks, job.count, channels=job.channels, slices=job.slices, in_place=job.in_place
+                    )
+                    need = max(need, schedule.scratch * d.itemsize)
+    return need
+
+
+def _candidates(algorithm: str) -> list[str]:
+    """The schedules behind a name: "auto" stands for all."""
+    if algorithm in REFERENCES:
+        return []
+    return list(ALGORITHMS) if algorithm == "auto" else [algorithm]
+
+
+def _job(options: Options, algorithm: str, count: int, dtype: str, op: str, mode: str, ranks: int) -> Job:
+    itemsize = find_dtype(dtype).itemsize
+    slices = options.slices or default_slices(algorithm, ranks, count * itemsize)
+    return Job(algorithm, count, dtype, op, mode == "in_place", options.channels, slices)
+
+
+def open_session(options: Options) -> Session:
+    """The ranks and their memory. Raises OptionError where the memory would not fit, Unavailable without MPI."""
+    from ..transports import mpi
+
+    largest = options.sizes()[-1]
+    if mpi.launched():
+        mpi.load()
+        from mpi4py import MPI
+
+        ranks = MPI.COMM_WORLD.size
+        here = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).size
+    else:
+        ranks = here = options.ranks
+    scratch = scratch_bytes(options, ranks)
+    _check_memory(options, here, largest, scratch)
+    if mpi.launched():
+        crew = mpi.MpiCrew(
+            largest, scratch, transport=options.transport, node_size=options.node_size, timeout=options.timeout
+        )
+    else:
+        crew = LocalCrew(ranks, largest, scratch, timeout=options.timeout, pin=options.pin)
+    return Session(
+        crew, eager_bytes=options.eager_bytes, cache_bytes=last_level_cache(), fault=fault_from_environment()
+    )
+
+
+def _check_memory(options: Options, ranks_here: int, largest: int, scratch: int) -> None:
+    free = available_bytes()
+    each = 2 * largest + scratch
+    if free is None or ranks_here * each <= 0.9 * free:
+        return
+    fits = int(0.9 * free / ranks_here / (each / max(largest, 1)))
+    power = 1 << max(3, fits.bit_length() - 1)
+    raise OptionError(
+        f"-e {format_size(largest)}: {ranks_here} ranks need {format_size(ranks_here * each)} for input, output and "
+        f"scratch, but {format_size(free)} are free here; -e {format_size(power).replace(' ', '')} would fit"
+    )
+
+
+def sweep(
+    options: Options,
+    session: Session,
+    *,
+    done: list[Record] = (),
+    done_keys: list = (),
+    out: str | None = None,
+    progress: Callable[[int, int, str], None] = lambda index, total, text: None,
+    on_limits: Callable[[dict], None] = lambda limits: None,
+) -> Iterator[Record]:
+    """Measure and yield one Record a size and algorithm; all processes of the session go through it together.
+
+    done: records to yield as they are instead of measuring them again (--resume), which the root has; done_keys: their
+    (algorithm, size, dtype, op), which all processes have; out: the result file, appended to by the
+    root as each record is finished; progress: told (cells done, cells in all, what is measured now) on the root;
+    on_limits: told the memory's limits once measured.
+    """
+    crew = session.crew
+    env = environment(sorted(set(getattr(crew, "hosts", [])) or {os.uname().nodename}), getattr(crew, "library", None))
+    run = uuid.uuid4().hex[:12]
+    warnings = before_warnings(env, crew.ranks_here)
+    finished = {_key(r): r for r in done}
+    skip = {tuple(key) for key in done_keys} | set(finished)
+    cells = [
+        (size, dtype, op, algorithm)
+        for dtype in options.dtypes
+        for op in options.ops
+        for size in options.sizes()
+        for algorithm in options.algorithms
+    ]
+    chooser = _Chooser(options, session)
+    limits: dict = {}
+    least: dict[str, float] = {}
+    if options.sizes()[-1] >= LIMITS_FROM_BYTES and crew.transport == "shared":
+        progress(0, len(cells), "the memory's limits")
+        crew.activity = "measuring the memory's limits"
+        limits = measure_limits(session)
+    for index, (size, dtype, op, algorithm) in enumerate(cells):
+        d = find_dtype(dtype)
+        count = size // d.itemsize
+        key = (algorithm, count * d.itemsize, dtype, op)
+        if key in skip:
+            if key in finished:
+                yield finished[key]
+            continue
+        timings: dict[str, Timing | None] = {"out_of_place": None, "in_place": None}
+        late = samples = 0
+        crew.activity = f"size {format_size(count * d.itemsize)}, {algorithm}"
+        for mode in options.modes:
+            label = f"{format_size(count * d.itemsize)} {algorithm} {mode.replace('_', '-')}"
+            progress(index, len(cells), label)
+            chosen = chooser.choose(algorithm, count, dtype, op, mode)
+            job = _job(options, chosen, count, dtype, op, mode, session.ranks)
+            measured = measure(session, job, options.effort)
+            timings[mode] = measured.timing
+            late += measured.late
+            samples += len(measured.timing.samples)
+            if limits and size == options.sizes()[-1] and chosen not in REFERENCES:
+                seconds = least_seconds(session, limits)
+                if seconds:
+                    least[f"{algorithm}/{mode}"] = seconds
+        record = Record(
+            algorithm=algorithm,
+            chosen=chosen,
+            transport={"mpi-native": "mpi-library", "numpy": "numpy"}.get(chosen, crew.transport),
+            clock="wall",
+            ranks=session.ranks,
+            size_bytes=count * d.itemsize,
+            count=count,
+            dtype=dtype,
+            op=op,
+            channels=job.channels,
+            slices=job.slices,
+            **timings,
+            options={**_plain(options), "messages": session.message_modes},
+            environment=env,
+            warnings=warnings + _after_warnings(timings, late, samples),
+            run=run,
+            time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+        if out and session.is_root:
+            result_file.append(out, record.to_json())
+        yield record
+    if limits:
+        limits = {**limits, "least_seconds": least, "least_seconds_size": options.sizes()[-1]}
+        if out and session.is_root:
+            result_file.append(out, result_file.limits_line(limits, run))
+        on_limits(limits)
+
+
+def _plain(options: Options) -> dict:
+    return {k: v for k, v in asdict(options).items() if v is not None}
+
+
+def _key(record: Record) -> tuple:
+    return record.algorithm, record.size_bytes, record.dtype, record.op
+
+
+RESUME_MUST_MATCH = ("transport", "channels", "slices", "node_size", "modes", "pin", "eager_bytes")
+
+
+def resumable(file: ResultFile, options: Options, ranks: int) -> list[Record]:
+    """The records of an earlier, interrupted run of the same sweep. Raises OptionError where it was another."""
+    for record in file.records:
+        if record.ranks != ranks:
+            raise OptionError(f"--resume: {file.path} has {record.ranks} ranks, this sweep {ranks}")
+        ours = {k: list(v) if isinstance(v, tuple) else v for k, v in _plain(options).items()}
+        for name in RESUME_MUST_MATCH:
+            if record.options.get(name) != ours.get(name):
+                raise OptionError(
+                    f"--resume: {file.path} was measured with {name} {record.options.get(name)}, this sweep has "
+                    f"{ours.get(name)}; accepted: the same options"
+                )
+    return file.records
+
+
+def _after_warnings(timings: dict[str, Timing | None], late: int, samples: int) -> list[str]:
+    found = []
+    for mode, t in timings.items():
+        if t is None:
+            continue
+        name = mode.replace("_", "-")
+        spread = (t.ci_high - t.ci_low) / 2 / t.seconds if t.seconds > 0 else 0.0
+        if t.stopped == "budget" and spread > 0.05:
+            found.append(
+                f"{name}: the median is known to {100 * spread:.0f} % only after {len(t.samples)} samples; other load on "
+                "this machine? Raise --budget"
+            )
+        elif len(t.samples) < 10:
+            found.append(f"{name}: only {len(t.samples)} samples; raise --budget or -n")
+    if samples and late > LATE_SHARE * samples:
+        found.append(f"{late} of {samples} samples had a rank that started late: the machine interrupts the ranks")
+    return found
+
+
+class _Chooser:
+    """Resolves "auto": tries every algorithm briefly and keeps the fastest; the answer is remembered for each size."""
+
+    ROUNDS = 3
+    FAR_BEHIND = 3.0
+
+    def __init__(self, options: Options, session: Session):
+        self.options, self.session = options, session
+        self.candidates = {mode: list(ALGORITHMS) for mode in options.modes}
+
+    def choose(self, algorithm: str, count: int, dtype: str, op: str, mode: str) -> str:
+        if algorithm != "auto":
+            return algorithm
+        times: dict[str, list[float]] = {name: [] for name in self.candidates[mode]}
+        for round_ in range(self.ROUNDS):
+            for name in times:
+                self.session.prepare(_job(self.options, name, count, dtype, op, mode, self.session.ranks))
+                if round_ == 0:
+                    self.session.run()
+                first, _ = self.session.time(1, 1)
+                inner = max(1, min(1000, int(20e-6 / max(float(first[0]), 1e-9))))
+                inner = self.session.crew.agree(inner)
+                samples, _ = self.session.time(5 if inner > 1 else 1, inner)
+                times[name].append(float(np.min(samples)))
+        best = {name: float(np.median(t)) for name, t in times.items()}
+        fastest = min(best, key=best.get)
+        # Who is far behind at this size is not tried at the next; sizes grow, and the order changes slowly.
+        keep = [n for n in best if best[n] <= self.FAR_BEHIND * best[fastest] or n in ("ring", "tree", "two-shot")]
+        fastest, self.candidates[mode] = self.session.crew.agree([fastest, keep])
+        return fastest
+
+
+@contextmanager
+def session_for(options: Options):
+    session = open_session(options)
+    try:
+        yield session
+    except BaseException:
+        session.abort()
+        raise
+    else:
+        session.close()

@@ -1,0 +1,119 @@
+"""Double binary tree: two trees, each reducing and broadcasting one half of the message, in a pipeline of slices.
+
+In one binary tree the leaves, half of all ranks, only ever send: their reduction bandwidth lies idle. So a second tree is built in
+which they are inner nodes and the inner nodes leaves. Tree 0 for p = 8, built on the lowest set bit of a rank, and tree 1, its mirror
+image (rank -> p-1-rank); for odd p tree 1 is tree 0 shifted by one rank::
+
+    tree 0      0                        tree 1      7
+                 \\                                 /
+                  4                               3
+                /   \\                           /   \\
+               2     6                         5     1
+              / \\   / \\                       / \\   / \\
+             1   3 5   7                     6   4 2   0
+
+Each rank sends and receives the whole message once up and once down at most, at a latency of about 2 log2 p hops: close to a ring's
+bandwidth for large messages, close to the best latency for small ones (Sanders, Speck and Traeff 2009, Two-tree algorithms for full
+bandwidth broadcast, reduction and scan; the construction is NCCL's).
+
+A slice goes up while the one before comes down. The table's order is that of a clock in which a slice takes one tick a level:
+slice k is reduced at a node of height h at tick k + h, and comes down at depth d at tick k + H + d, where H is the tree's height.
+Every message goes from a smaller tick to a larger one, so one thread may walk the table in order.
+
+A node's partial sum is overwritten by the result only after its parent has read it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from .schedule import INPUT, OUTPUT, StepList, split
+from .single import single_rank
+
+
+def parent(rank: int, ranks: int) -> int | None:
+    """A rank's parent in tree 0; None for rank 0, the root."""
+    if rank == 0:
+        return None
+    bit = rank & -rank
+    up = (rank ^ bit) | (bit << 1)
+    return up if up < ranks else rank ^ bit
+
+
+def children(rank: int, ranks: int) -> list[int]:
+    """A rank's children in tree 0, none to two."""
+    if rank == 0:
+        # The root has one child, the rank that is the largest power of two.
+        return [1 << ((ranks - 1).bit_length() - 1)] if ranks > 1 else []
+    reach = (rank & -rank) >> 1
+    if reach == 0:
+        return []
+    found = [rank - reach]
+    while reach and rank + reach >= ranks:  # move the right child in until it exists
+        reach >>= 1
+    return [*found, rank + reach] if reach else found
+
+
+def _to_tree_0(tree: int, rank: int, ranks: int) -> int:
+    if tree == 0:
+        return rank
+    return ranks - 1 - rank if ranks % 2 == 0 else (rank - 1) % ranks
+
+
+def _from_tree_0(tree: int, node: int, ranks: int) -> int:
+    if tree == 0:
+        return node
+    return ranks - 1 - node if ranks % 2 == 0 else (node + 1) % ranks
+
+
+@lru_cache(maxsize=4096)
+def _levels(node: int, ranks: int) -> tuple[int, int, int]:
+    """(height of the subtree below a node of tree 0, depth of the node, height of the tree)."""
+    depth, up = 0, parent(node, ranks)
+    while up is not None:
+        depth, up = depth + 1, parent(up, ranks)
+    return _height(node, ranks), depth, _height(0, ranks)
+
+
+@lru_cache(maxsize=1 << 16)
+def _height(node: int, ranks: int) -> int:
+    return max((1 + _height(child, ranks) for child in children(node, ranks)), default=0)
+
+
+def steps(
+    rank: int, ranks: int, count: int, *, channels: int = 1, slices: int = 1, in_place: bool = False
+) -> np.ndarray:
+    """One rank's table; the same table serves in-place and out-of-place. Each channel is a pair of trees, and takes channel
+    numbers 2c and 2c + 1."""
+    if ranks == 1:
+        return single_rank(count, in_place)
+    work = []  # (tick, 0 up or 1 down, channel, slice, start, length)
+    for channel, (start, length) in enumerate(split(count, 2 * channels)):
+        height, depth, top = _levels(_to_tree_0(channel % 2, rank, ranks), ranks)
+        for k, piece in enumerate(split(length, slices, start)):
+            work.append((k + height, 0, channel, k, *piece))
+            work.append((k + top + depth, 1, channel, k, *piece))
+
+    table = StepList()
+    for _, coming_down, channel, _, start, length in sorted(work):
+        tree = channel % 2
+        node = _to_tree_0(tree, rank, ranks)
+        up = parent(node, ranks)
+        below = [_from_tree_0(tree, child, ranks) for child in children(node, ranks)]
+        above = None if up is None else _from_tree_0(tree, up, ranks)
+        if coming_down:
+            if above is not None:
+                table.recv(above, OUTPUT, start, length, channel=channel)
+            for child in below:
+                table.send(child, OUTPUT, start, length, channel=channel)
+            continue
+        have = INPUT
+        for child in below:
+            final = above is None and child == below[-1]
+            table.recv_reduce(child, (have, start), (OUTPUT, start), length, final=final, channel=channel)
+            have = OUTPUT
+        if above is not None:
+            table.send(above, have, start, length, channel=channel)
+    return table.table()

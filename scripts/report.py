@@ -1,0 +1,30 @@
+"""busbw report: one self-contained HTML page about one result file or several."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = "write a self-contained HTML report from result files"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="result files written by busbw sweep --out")
+    parser.add_argument(
+        "-o", "--output", metavar="PAGE", help="where to write, as .html (default: beside the first FILE)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page and print its path. Raises RecordError or ReportError, both with a one-line message."""
+    from ..bench.record import read
+    from ..plots.report import report, save
+
+    output = Path(args.output) if args.output else Path(args.files[0]).with_suffix(".html")
+    results = [read(path) for path in args.files]
+    for result in results:
+        for note in result.notes:
+            print(f"busbw report: {note}", file=sys.stderr)
+    print(save(report(results), output))
+    return 0

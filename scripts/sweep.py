@@ -1,0 +1,313 @@
+"""busbw sweep: measure all-reduce over message sizes. Under mpirun the ranks are MPI's, else threads of this process."""
+
+if not __package__:
+    from _path import run_as_module
+
+    run_as_module(__file__)
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from ..errors import UserError
+
+HELP = "measure all-reduce bandwidth over message sizes"
+
+DESCRIPTION = """\
+Measure all-reduce bandwidth and latency over message sizes.
+
+Without MPI the ranks are threads of this process (local emulated ranks); under mpirun they are the job's ranks. Prints
+nccl-tests' table as it goes, then a summary in words; writes a result file, a picture and a report beside it."""
+
+EPILOG = """\
+examples:
+  busbw sweep                                    8 B to 128 MiB, ring and tree, one rank a core
+  busbw sweep --ranks 4 --algo all -b 1K -e 16M  every algorithm over four ranks
+  busbw sweep -b 8 -e 8 -n 1000                  latency only
+  mpirun -np 4 busbw sweep --algo auto,mpi-native   our best against the MPI library's own
+  busbw sweep --out a.jsonl --resume             go on where an interrupted sweep stopped
+
+sizes take K, M and G as powers of two. exit codes: 0 fine, 1 wrong results, 2 bad usage, 3 a rank died or stalled,
+130 Ctrl-C (what was finished is in the table and the file)."""
+
+RESULT_FOLDER = "busbw-results"
+
+
+def add_arguments(parser) -> None:
+    sizes = parser.add_argument_group("sizes (as in nccl-tests)")
+    sizes.add_argument("-b", "--minbytes", default="8", metavar="SIZE", help="smallest message (default 8)")
+    sizes.add_argument("-e", "--maxbytes", default=None, metavar="SIZE", help="largest message (default 128M)")
+    step = sizes.add_mutually_exclusive_group()
+    step.add_argument("-f", "--stepfactor", metavar="N", help="multiply the size by N each time (default 2)")
+    step.add_argument("-i", "--stepbytes", metavar="SIZE", help="add SIZE each time instead")
+
+    what = parser.add_argument_group("what to reduce (as in nccl-tests)")
+    what.add_argument("-d", "--datatype", default="float", metavar="TYPE", help="element type, or all (default float)")
+    what.add_argument("-o", "--op", default="sum", metavar="OP", help="sum, prod, min, max, avg, or all (default sum)")
+
+    how = parser.add_argument_group("how to reduce")
+    how.add_argument("--ranks", type=int, metavar="P", help="local emulated ranks (default: one a core, 2 to 8)")
+    how.add_argument("--algo", default="ring,tree", metavar="LIST", help=(
+        "comma list of ring, tree, binomial, recursive-doubling, halving-doubling, one-shot, two-shot; auto (the fastest "
+        "at each size), all; references: mpi-native (MPI_Allreduce), numpy (default ring,tree)"
+    ))  # fmt: skip
+    how.add_argument("--transport", default="auto", help="auto (shared inside a host, mpi between), shared, mpi")
+    how.add_argument("--channels", type=int, default=1, metavar="N", help="independent rings or trees (default 1)")
+    how.add_argument("--slices", type=int, metavar="N", help="pieces of a chunk in flight (default: by size)")
+    how.add_argument("--node-size", type=int, metavar="N", help=(
+        "under mpirun: take every N consecutive ranks as a host of their own, to try the hybrid on one machine"
+    ))  # fmt: skip
+    how.add_argument("--eager", metavar="SIZE", help="largest message sent through a mailbox (default 512)")
+    how.add_argument(
+        "--no-pin", action="store_true", help="leave ranks unpinned (default: one core each where they fit)"
+    )
+
+    measuring = parser.add_argument_group("measuring")
+    measuring.add_argument("-n", "--iters", type=int, metavar="N", help=(
+        "exactly N samples a size (default: until the median's 95 %% interval is within 5 %%)"
+    ))  # fmt: skip
+    measuring.add_argument(
+        "-w", "--warmup-iters", type=int, metavar="N", help="exactly N warm-ups (default: until steady)"
+    )
+    measuring.add_argument(
+        "--budget", type=float, default=0.25, metavar="S", help="seconds a size and mode (default 0.25)"
+    )
+    measuring.add_argument("-c", "--check", type=int, choices=(0, 1), default=1, help="check results (default 1)")
+    measuring.add_argument("-a", "--average", type=int, choices=(0, 1, 2, 3), default=3, help=(
+        "a sample's time is that of rank 0 (0), the ranks' mean (1), min (2) or max (3, default)"
+    ))  # fmt: skip
+    measuring.add_argument("-I", "--per-iteration", action="store_true", help="add columns i_min, i_max, i_p99, i_cv%%")
+    measuring.add_argument("--in-place", choices=("both", "only", "no"), default="both", help="modes (default both)")
+    measuring.add_argument("--timeout", type=float, default=60.0, metavar="S", help=(
+        "give up when a rank does not come back for S seconds (default 60)"
+    ))  # fmt: skip
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", metavar="FILE", help=f"result file (default: a new one in {RESULT_FOLDER}/)")
+    output.add_argument("--resume", action="store_true", help="go on from the records that --out already holds")
+    output.add_argument("--no-out", action="store_true", help="write no file, picture or report")
+    output.add_argument("--no-report", action="store_true", help="write the result file only")
+    output.add_argument("-J", "--json", metavar="FILE", help="also write nccl-tests' JSON")
+    output.add_argument("-q", "--quiet", action="store_true", help="no progress line and no summary")
+
+
+def run(args) -> int:
+    from ..bench import record
+    from ..bench import sweep as bench
+    from ..bench.table import footer, header, row
+    from ..transports import mpi
+    from ..transports.session import Stalled
+
+    options = _options(args)
+    options = bench.checked(options, mpi=mpi.launched())
+    out = _result_path(args)
+    said = _Speaker(args.quiet)
+    done: list = []
+    finished: list = []
+    limits: dict = {}
+    try:
+        said.progress(0, 0, "starting; the first time, kernels are compiled for this machine (about half a minute)")
+        with bench.session_for(options) as session:
+            said.silent = not session.is_root
+            if out and args.resume and session.is_root and Path(out).exists():
+                done = bench.resumable(record.read(out), options, session.ranks)
+            keys = session.crew.agree([[r.algorithm, r.size_bytes, r.dtype, r.op] for r in done])
+            said.line(_preamble(options, session, out, len(done)))
+            named = len(options.algorithms) > 1
+            said.line(header(named, args.per_iteration))
+            for r in bench.sweep(
+                options, session, done=done, done_keys=keys, out=out, progress=said.progress, on_limits=limits.update
+            ):
+                finished.append(r)
+                said.line(row(r, named, args.per_iteration))
+    except KeyboardInterrupt:
+        said.line(f"# interrupted: {len(finished)} finished sizes are kept" + (f" in {out}" if out else ""))
+        raise
+    except Stalled as e:
+        said.clear()
+        sys.stderr.write(f"busbw sweep: {e}; {len(finished)} finished sizes are kept{f' in {out}' if out else ''}\n")
+        return 3
+    said.line(footer(finished) + "\n#")
+    if said.silent:
+        return 0 if _all_right(finished) else 1
+    if not args.quiet:
+        _summarise(finished, limits)
+    _write(args, options, out, finished, said)
+    return 0 if _all_right(finished) else 1
+
+
+def _all_right(records) -> bool:
+    return not any(t.wrong for r in records for t in (r.out_of_place, r.in_place) if t)
+
+
+def _options(args):
+    from ..bench.measure import Effort
+    from ..bench.sizes import parse_size
+    from ..bench.sweep import OptionError, Options
+
+    def size(flag: str, text: str | None) -> int | None:
+        try:
+            return None if text is None else parse_size(text)
+        except ValueError as e:
+            raise OptionError(f"{flag}: {e}") from None
+
+    first = size("-b", args.minbytes)
+    last = size("-e", args.maxbytes)
+    try:
+        factor = None if args.stepfactor is None else float(args.stepfactor)
+    except ValueError:
+        raise OptionError(f"-f {args.stepfactor}: accepted is a number above 1") from None
+    return Options(
+        first=first,
+        last=last if last is not None else max(first, 128 << 20),
+        factor=factor,
+        step=size("-i", args.stepbytes),
+        algorithms=tuple(a.strip() for a in args.algo.split(",") if a.strip()),
+        dtypes=tuple(args.datatype.split(",")),
+        ops=tuple(args.op.split(",")),
+        ranks=args.ranks,
+        transport=args.transport,
+        channels=args.channels,
+        slices=args.slices,
+        node_size=args.node_size,
+        eager_bytes=size("--eager", args.eager),
+        modes={"both": ("out_of_place", "in_place"), "only": ("in_place",), "no": ("out_of_place",)}[args.in_place],
+        effort=Effort(
+            iterations=args.iters,
+            warmup=args.warmup_iters,
+            budget=args.budget,
+            across=("first", "mean", "min", "max")[args.average],
+            check=bool(args.check),
+        ),
+        timeout=args.timeout,
+        pin=not args.no_pin,
+    )
+
+
+def _result_path(args) -> str | None:
+    """The result file, its folder made and tried, so that a sweep does not fail at its first record."""
+    if args.no_out:
+        if args.out or args.resume:
+            raise UserError("--no-out goes with neither --out nor --resume")
+        return None
+    if args.resume and not args.out:
+        raise UserError("--resume needs --out FILE, the file to go on from")
+    from ..transports import mpi
+
+    if mpi.launched_rank() != 0:
+        return args.out or "the first rank's"
+    path = Path(args.out) if args.out else Path(RESULT_FOLDER) / time.strftime("sweep-%Y%m%d-%H%M%S.jsonl")
+    if path.exists() and not args.resume and path.stat().st_size:
+        raise UserError(f"--out {path}: exists; add --resume to go on from it, or name another file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab"):
+            pass
+    except OSError as e:
+        raise UserError(f"--out {path}: cannot be written: {e.strerror}; name a file in a folder of yours") from None
+    return str(path)
+
+
+def _preamble(options, session, out, resumed: int) -> str:
+    from .. import __version__
+    from ..bench.environment import cpu_model
+
+    crew = session.crew
+    kind = "MPI ranks" if hasattr(crew, "comm") else "local emulated ranks"
+    pinned = ", pinned" if getattr(crew, "pinned", False) else ""
+    hosts = len(set(getattr(crew, "hosts", ["here"])))
+    lines = [
+        f"# busbw version {__version__}",
+        "# Collective test starting: all_reduce",
+        f"# {session.ranks} {kind} on {hosts} host{'s' * (hosts > 1)}{pinned}, transport {crew.transport}",
+        f"# {cpu_model()}, {os.cpu_count()} cores",
+        f"# algorithms {','.join(options.algorithms)}; a time is the median of the samples of the slowest rank",
+    ]
+    if resumed:
+        lines.append(f"# resuming: {resumed} finished rows are taken from {out}")
+    return "\n".join([*lines, "#"])
+
+
+def _summarise(records, limits) -> None:
+    from ..bench.summary import words
+
+    print("\n".join(words(records, limits)))
+    seen: dict[str, list] = {}
+    for r in records:
+        for text in r.warnings:
+            seen.setdefault(text, []).append(r)
+    if not seen:
+        return
+    everywhere = [text for text, where in seen.items() if len(where) == len(records)]
+    here = {text: where for text, where in seen.items() if len(where) < len(records)}
+    for text in everywhere:
+        print(f"Warning: {text}.")
+    if here:
+        some = next(iter(here.items()))
+        from ..bench.sizes import format_size
+
+        r = some[1][0]
+        print(
+            f"Warning: {len({id(r) for where in here.values() for r in where})} of {len(records)} rows are uncertain, "
+            f"for instance {format_size(r.size_bytes)} {r.algorithm}: {some[0]}."
+        )
+
+
+def _write(args, options, out, records, said) -> None:
+    if args.json:
+        from ..interchange.nccl_tests import write_json
+
+        write_json(args.json, records)
+        print(f"wrote {args.json}")
+    if not out:
+        return
+    print(f"wrote {out}")
+    if args.no_report or len({r.size_bytes for r in records}) < 2:
+        return
+    said.progress(0, 0, "drawing")
+    from ..bench.record import read
+    from ..plots.curves import curves, save
+    from ..plots.report import report
+
+    result = read(out)
+    picture, page = Path(out).with_suffix(".png"), Path(out).with_suffix(".html")
+    save(curves([result]), picture)
+    page.write_text(report([result]))
+    said.clear()
+    print(f"wrote {picture}\nwrote {page}")
+
+
+class _Speaker:
+    """Table lines on stdout, a progress line on stderr where that is a terminal; nothing from ranks but the first."""
+
+    def __init__(self, quiet: bool):
+        from ..transports import mpi
+
+        self.silent = mpi.launched_rank() != 0
+        self.shows_progress = not quiet and sys.stderr.isatty()
+        self.started = time.monotonic()
+        self.shown = False
+
+    def line(self, text: str) -> None:
+        if not self.silent:
+            self.clear()
+            print(text, flush=True)
+
+    def progress(self, index: int, total: int, text: str) -> None:
+        if self.silent or not self.shows_progress:
+            return
+        eta = ""
+        if index:
+            left = (time.monotonic() - self.started) / index * (total - index)
+            eta = f", about {left:.0f} s to go"
+        count = f"[{index + 1}/{total}] " if total else ""
+        sys.stderr.write(f"\r\033[K{count}{text}{eta}")
+        sys.stderr.flush()
+        self.shown = True
+
+    def clear(self) -> None:
+        if self.shown:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+            self.shown = False

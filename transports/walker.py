@@ -1,0 +1,233 @@
+"""The compiled walker: executes a program (program.py) and times it. No Python, no GIL, no locks.
+
+One function serves threads and MPI processes: rows that talk to MPI call the library through addresses in `mpi`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from .machine import (
+    call1,
+    call3,
+    call6,
+    call7,
+    call_kernel,
+    clock_ns,
+    load_acquire,
+    spin_hint,
+    store_release,
+    yield_core,
+)
+from .memory import ABORT, ARRIVED, DOING, EPOCH_WORD, RANK_CONTROL, RANK_LINES, START, WAITS_FOR
+from .program import (
+    COUNT,
+    DST,
+    DST2,
+    EPOCH_SHIFT,
+    FN,
+    IRECV,
+    ISEND,
+    KIND,
+    LOCAL,
+    PARAM,
+    PEER,
+    POST,
+    POST2,
+    POST2_K,
+    POST_K,
+    SLOT,
+    WAIT,
+    WAIT_K,
+    A,
+    B,
+)
+
+# Fields of a rank's `state`, int64: constants of the session.
+BASE, INDEX, RANKS_HERE, SPINS, WINDOW_NS, STATE = 0, 1, 2, 3, 4, 5
+# Fields of `mpi`, int64: addresses of library functions and handles; all 0 without MPI.
+(M_ISEND, M_IRECV, M_WAIT, M_TEST, M_BARRIER, M_ALLREDUCE, M_COMM, M_BYTE, M_REQUESTS, M_STATUS, M_FLAG,
+ M_BARRIER_COMM, MPI_FIELDS) = range(13)  # fmt: skip
+
+OK, ABORTED, MPI_FAILED = 0, 1, 2
+REQUEST_BYTES = 8  # room for one MPI_Request of any library
+
+
+@njit(nogil=True, cache=True)
+def _wait(address, target, state, mpi, waiting_slot, peer):
+    """Poll until the word reaches `target`; give the core away when it takes long. Returns OK, ABORTED or MPI_FAILED."""
+    spins = state[SPINS]
+    for _ in range(spins):
+        if load_acquire(address) >= target:
+            return OK
+        spin_hint()
+    base = state[BASE]
+    doing = base + RANK_LINES + state[INDEX] * RANK_CONTROL + DOING
+    store_release(doing + WAITS_FOR, peer)
+    turn = 0
+    while load_acquire(address) < target:
+        if load_acquire(base + ABORT) != 0:
+            return ABORTED
+        if waiting_slot >= 0 and turn % 16 == 0:
+            # A library makes progress only inside its calls; our own sends may be what the other side waits for.
+            if call3(mpi[M_TEST], mpi[M_REQUESTS] + waiting_slot * REQUEST_BYTES, mpi[M_FLAG], mpi[M_STATUS]) != 0:
+                return MPI_FAILED
+        if turn % 64 == 63 or spins < 1000:
+            yield_core()
+        else:
+            spin_hint()
+        turn += 1
+    store_release(doing + WAITS_FOR, -1)
+    return OK
+
+
+@njit(nogil=True, cache=True)
+def _finish(slot, state, mpi, flag, peer):
+    """Wait for one MPI request by testing it, so that an abort is noticed. `flag`: int32 [1] the library writes."""
+    request = mpi[M_REQUESTS] + slot * REQUEST_BYTES
+    base = state[BASE]
+    doing = base + RANK_LINES + state[INDEX] * RANK_CONTROL + DOING
+    turn = 0
+    while True:
+        if call3(mpi[M_TEST], request, mpi[M_FLAG], mpi[M_STATUS]) != 0:
+            return MPI_FAILED
+        if flag[0] != 0:
+            break
+        turn += 1
+        if turn == 256:
+            store_release(doing + WAITS_FOR, peer)
+        if turn >= 256:
+            if load_acquire(base + ABORT) != 0:
+                return ABORTED
+            if state[SPINS] < 1000 or turn % 64 == 0:
+                yield_core()
+    if turn >= 256:
+        store_release(doing + WAITS_FOR, -1)
+    return OK
+
+
+@njit(nogil=True, cache=True)
+def walk(code, epoch, state, mpi, flag):
+    """Run one all-reduce. code: int64 [rows, COLUMNS] of this epoch's parity; returns OK, ABORTED or MPI_FAILED."""
+    stamp = epoch << EPOCH_SHIFT
+    waiting_slot = -1  # a send still under way, to be driven while we wait for something else
+    for i in range(code.shape[0]):
+        row = code[i]
+        kind = row[KIND]
+        if kind == LOCAL:
+            if row[WAIT] != 0:
+                target = stamp + row[WAIT_K]
+                if load_acquire(row[WAIT]) < target:
+                    status = _wait(row[WAIT], target, state, mpi, waiting_slot, row[PEER])
+                    if status != OK:
+                        return status
+            if row[FN] != 0:
+                call_kernel(row[FN], row[DST], row[DST2], row[A], row[B], row[COUNT], row[PARAM])
+            if row[POST] != 0:
+                store_release(row[POST], stamp + row[POST_K])
+            if row[POST2] != 0:
+                store_release(row[POST2], stamp + row[POST2_K])
+        elif kind == ISEND or kind == IRECV:
+            request = mpi[M_REQUESTS] + row[SLOT] * REQUEST_BYTES
+            fn = mpi[M_ISEND] if kind == ISEND else mpi[M_IRECV]
+            if call7(fn, row[A], row[COUNT], mpi[M_BYTE], row[PEER], row[PARAM], mpi[M_COMM], request) != 0:
+                return MPI_FAILED
+            if kind == ISEND:
+                waiting_slot = row[SLOT]
+        else:
+            status = _finish(row[SLOT], state, mpi, flag, row[PEER])
+            if status != OK:
+                return status
+            if waiting_slot == row[SLOT]:
+                waiting_slot = -1
+    return OK
+
+
+@njit(nogil=True, cache=True)
+def barrier(turn, state, mpi, flag):
+    """All ranks meet. Returns (status, start): the agreed start in ns where the session has a window, else 0.
+
+    Inside a host the first rank collects arrivals and publishes a start time a little ahead, so that all ranks leave at
+    the same instant of their common clock. Across hosts it is MPI_Barrier.
+    """
+    if mpi[M_BARRIER_COMM] != 0:
+        return (MPI_FAILED if call1(mpi[M_BARRIER], mpi[M_BARRIER_COMM]) != 0 else OK), 0
+    base, n, index = state[BASE], state[RANKS_HERE], state[INDEX]
+    if index == 0:
+        for r in range(1, n):
+            status = _wait(base + RANK_LINES + r * RANK_CONTROL + ARRIVED, turn, state, mpi, -1, r)
+            if status != OK:
+                return status, 0
+        start = clock_ns() + state[WINDOW_NS] if state[WINDOW_NS] > 0 else 0
+        store_release(base + START + 8, start)
+        store_release(base + START, turn)
+    else:
+        store_release(base + RANK_LINES + index * RANK_CONTROL + ARRIVED, turn)
+        status = _wait(base + START, turn, state, mpi, -1, 0)
+        if status != OK:
+            return status, 0
+        start = load_acquire(base + START + 8)
+    return OK, start
+
+
+@njit(nogil=True, cache=True)
+def time_block(code, epoch, turn, samples, n, inner, state, mpi, flag):
+    """Time `n` samples of `inner` back-to-back all-reduces each.
+
+    code: int64 [2, rows, COLUMNS]; epoch: number of the first all-reduce; turn: number of the first barrier;
+    samples: float64, receives seconds an all-reduce on this rank. Returns (status, late): how many samples this rank
+    began after the agreed start.
+    """
+    doing = state[BASE] + RANK_LINES + state[INDEX] * RANK_CONTROL + DOING
+    late = 0
+    for s in range(n):
+        store_release(doing + EPOCH_WORD, epoch)
+        status, start = barrier(turn + s, state, mpi, flag)
+        if status != OK:
+            return status, late
+        now = clock_ns()
+        if start == 0:
+            start = now
+        elif now > start:
+            late += 1
+        while now < start:
+            spin_hint()
+            now = clock_ns()
+        for _ in range(inner):
+            status = walk(code[epoch & 1], epoch, state, mpi, flag)
+            if status != OK:
+                return status, late
+            epoch += 1
+        samples[s] = (clock_ns() - start) / inner * 1e-9
+    return OK, late
+
+
+@njit(nogil=True, cache=True)
+def time_library(arguments, turn, samples, n, inner, state, mpi, flag):
+    """Time MPI_Allreduce as `time_block` times ours. arguments: int64 [sendbuf, recvbuf, count, datatype, op]."""
+    for s in range(n):
+        status, start = barrier(turn + s, state, mpi, flag)
+        if status != OK:
+            return status, 0
+        now = clock_ns()
+        if start == 0:
+            start = now
+        while now < start:
+            spin_hint()
+            now = clock_ns()
+        for _ in range(inner):
+            if (
+                call6(
+                    mpi[M_ALLREDUCE], arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], mpi[M_COMM]
+                )
+                != 0
+            ):
+                return MPI_FAILED, 0
+        samples[s] = (clock_ns() - start) / inner * 1e-9
+    return OK, 0
+
+
+def new_state(base: int, index: int, ranks_here: int, spins: int, window_ns: int) -> np.ndarray:
+    """A rank's session constants for the functions above."""
+    return np.array([base, index, ranks_here, spins, window_ns], np.int64)
