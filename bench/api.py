@@ -60,11 +60,9 @@ class SweepResult:
 
     def report(self, path: str | os.PathLike) -> None:
         """Write one self-contained HTML page."""
-        from pathlib import Path
+        from ..plots.report import report, save
 
-        from ..plots.report import report
-
-        Path(path).write_text(report([ResultFile(str(path), self.records, self.limits, [])]))
+        save(report([ResultFile(str(path), self.records, self.limits, [])]), path)
 
 
 def _row(r: Record) -> dict:

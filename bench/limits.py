@@ -7,19 +7,18 @@ counting: what the program asks for, not what a write may cost a cache in additi
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
-from numba import njit
+from numba import carray, njit
 
 from ..kernels import cpu
-from ..transports.machine import call_kernel
+from ..transports.machine import address_as_void_pointer, call_kernel, clock_ns
 from ..transports.program import COUNT, FN, KIND, LOCAL
 from ..transports.session import Session
 from ..transports.shared import cores
+from ..transports.walker import OK, barrier
 from .environment import last_level_cache
 
-SECONDS = 0.06  # for each kernel
+ROUNDS, PASSES = 5, 3
 # name: (kernel of kernels.cpu.Pointers, arrays touched)
 KERNELS = {
     "copy": ("copy", 2),
@@ -32,16 +31,26 @@ KERNELS = {
 
 
 @njit(nogil=True, cache=True)
-def _pass(fn, dst, dst2, a, b, count):
-    call_kernel(fn, dst, dst2, a, b, count, 1)
+def _stream(fn, dst, dst2, a, b, count, passes, turn, seconds, state, mpi, flag):
+    """Time `passes` calls of a kernel (fn 0: of reading `count` words at a) after each of len(seconds) barriers.
 
-
-@njit(nogil=True, cache=True)
-def _read(words):
+    Returns (status, a sum that keeps the reads from being optimised away).
+    """
     total = np.uint64(0)
-    for i in range(len(words)):
-        total += words[i]
-    return total
+    for i in range(len(seconds)):
+        status, start = barrier(turn + i, state, mpi, flag)
+        if status != OK:
+            return status, total
+        start = clock_ns()
+        for _ in range(passes):
+            if fn != 0:
+                call_kernel(fn, dst, dst2, a, b, count, 1)
+            else:
+                words = carray(address_as_void_pointer(a), count, np.uint64)
+                for j in range(count):
+                    total += words[j]
+        seconds[i] = (clock_ns() - start) * 1e-9
+    return OK, total
 
 
 def array_bytes(active: int) -> int:
@@ -50,60 +59,50 @@ def array_bytes(active: int) -> int:
 
 
 def measure_limits(session: Session) -> dict[str, float]:
-    """Bytes a second over all ranks, by kernel: read, copy, copy_nt, add, add_nt, reduce_both, reduce_both_nt.
+    """Bytes a second over all ranks, by kernel: "read" and the KERNELS; the median of ROUNDS.
 
+    In a round all ranks start together and the slowest one's time counts. Ranks without a core of their own only wait.
     Called by all processes of the session; the same answer in each.
     """
     kernels = cpu.pointers("sum", "float32")
-    arrays: dict[int, np.ndarray] = {}
-    active = min(session.crew.ranks_here, len(cores()))  # ranks without a core of their own add nothing
+    crew = session.crew
+    active = min(crew.ranks_here, len(cores()))
     size = array_bytes(active)
+    blocks: dict[int, np.ndarray] = {}
 
     def allocate(post):
-        if post.index >= active:
-            return
-        block = np.empty(4 * size + 4096, np.uint8)
-        block.fill(1)
-        arrays[post.rank] = block
-
-    def rate(work_once, bytes_once):
-        start = time.perf_counter()
-        passes = []
-        while time.perf_counter() - start < SECONDS or len(passes) < 3:
-            before = time.perf_counter()
-            work_once()
-            passes.append(time.perf_counter() - before)
-        return bytes_once / float(np.median(passes))
+        if post.index < active:
+            blocks[post.index] = np.full(4 * size + 4096, 1, np.uint8)
 
     def run(name):
-        kernel, touched = KERNELS[name]
+        turn = session.turn
+        session.turn += ROUNDS
+        kernel, touched = KERNELS.get(name, ("", 1))
+        fn = getattr(kernels, kernel) if kernel else 0
+        count = size // 8 if not kernel else size if kernel.startswith("copy") else size // 4
 
         def work(post):
-            if post.rank not in arrays:
-                return 0.0
-            base = (arrays[post.rank].ctypes.data + 63) // 64 * 64
-            a, b, dst, dst2 = (base + i * size for i in range(4))
-            count = size if kernel.startswith("copy") else size // 4
-            fn = getattr(kernels, kernel)
-            return rate(lambda: _pass(fn, dst, dst2, a, b, count), touched * size)
+            seconds = np.zeros(ROUNDS)
+            here = post.index in blocks
+            base = (blocks[post.index].ctypes.data + 63) // 64 * 64 if here else 0
+            where = [base + i * size for i in range(4)]  # a, b, dst, dst2
+            status, _ = _stream(
+                fn, where[2], where[3], where[0], where[1], count, PASSES if here else 0, turn, seconds,
+                post.state, post.mpi, post.flag,
+            )  # fmt: skip
+            if status != OK:
+                raise RuntimeError("the measurement of the memory's limits was aborted")
+            return seconds
 
-        return work
-
-    def read(post):
-        if post.rank not in arrays:
-            return 0.0
-        words = arrays[post.rank][:size].view(np.uint64)
-        return rate(lambda: _read(words), words.nbytes)
+        slowest = crew.combine(np.max(crew.each(work), axis=0), "max")
+        return active * PASSES * touched * size / float(np.median(slowest))
 
     try:
-        session.crew.each(allocate)
-        limits = {}
-        for name, work in [("read", read), *((name, run(name)) for name in KERNELS)]:
-            here = sum(session.crew.each(work))
-            limits[name] = float(session.crew.combine(np.array([here]), "sum")[0])
+        crew.each(allocate)
+        run("read")  # the first round pays for page tables and compiling
+        return {name: run(name) for name in ("read", *KERNELS)}
     finally:
-        arrays.clear()
-    return limits
+        blocks.clear()
 
 
 def least_seconds(session: Session, limits: dict[str, float]) -> float | None:

@@ -23,13 +23,15 @@ PRECISION = 0.05  # half width of the interval, of the median
 @dataclass(frozen=True)
 class Effort:
     """How long to measure. iterations, warmup: fixed counts, or None to go on until steady; budget: seconds for one
-    mode of one size; across: how the ranks' times make one ("max", "mean", "min" or "first"); check: verify results."""
+    mode of one size; across: how the ranks' times make one ("max", "mean", "min" or "first"); check: verify results; fresh:
+    every rank rewrites its input before each sample, so that the caches hold what they would in a program."""
 
     iterations: int | None = None
     warmup: int | None = None
     budget: float = 0.25
     across: str = "max"
     check: bool = True
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ def measure(session: Session, job: Job, effort: Effort) -> Measured:
         session.fill(lambda rank: np.zeros_like(data.table(rank)))
 
     estimate, warmups = _warm_up(session, effort)
-    inner = max(1, min(INNER_MAX, math.ceil(SAMPLE_SECONDS / max(estimate, 1e-9))))
-    samples, late, stopped = _samples(session, effort, inner)
+    inner = 1 if effort.fresh else _repeats(estimate)
+    samples, late, stopped = _samples(session, effort, inner, estimate)
     if effort.check:
         wrong += _check_after(session, job, data)
     median, low, high = median_interval(samples)
@@ -64,55 +66,60 @@ def measure(session: Session, job: Job, effort: Effort) -> Measured:
     return Measured(timing, late)
 
 
+def _repeats(seconds: float) -> int:
+    """How many all-reduces of that length make a sample."""
+    return max(1, min(INNER_MAX, math.ceil(SAMPLE_SECONDS / max(seconds, 1e-9))))
+
+
 def _warm_up(session: Session, effort: Effort) -> tuple[float, int]:
-    """Run until block medians no longer fall (or the fixed count is done). Returns (seconds an all-reduce, how many)."""
+    """Run until block medians no longer fall (or the fixed count is done).
+
+    Returns (seconds an all-reduce, how many were run).
+    """
     if effort.warmup is not None:
         count = max(1, effort.warmup)
         samples, _ = session.time(count, 1)
         return session.crew.agree(float(np.median(samples))), count
     blocks: list[float] = []
-    done, size = 0, 1
+    done, size, samples_each = 0, 1, 1
     until = time.perf_counter() + effort.budget / 4
     while True:
-        samples, _ = session.time(4, size)
-        done += 4 * size
+        samples, _ = session.time(samples_each, size)
+        done += samples_each * size
         blocks.append(float(np.median(samples)))
-        # Blocks last at least as long as a sample will, so small sizes are warm in the same way.
-        size = max(1, min(INNER_MAX, math.ceil(SAMPLE_SECONDS / max(blocks[-1], 1e-9))))
         enough = settled(blocks) or time.perf_counter() > until
         enough, estimate = session.crew.agree([enough, blocks[-1]])
         if enough:
             return estimate, done
+        # Blocks last at least as long as a sample will, so small sizes are warm in the same way; large ones are costly.
+        size = _repeats(estimate)
+        samples_each = 4 if 16 * size * estimate < effort.budget else 1
 
 
-def _samples(session: Session, effort: Effort, inner: int) -> tuple[np.ndarray, int, str]:
+def _samples(session: Session, effort: Effort, inner: int, estimate: float) -> tuple[np.ndarray, int, str]:
     """(samples, late starts, why it stopped)."""
     if effort.iterations is not None:
-        samples, late = session.time(effort.iterations, inner, effort.across)
+        samples, late = session.time(effort.iterations, inner, effort.across, effort.fresh)
         return samples, late, "iterations"
     taken: list[np.ndarray] = []
     late_starts = 0
     until = time.perf_counter() + effort.budget
-    size, stopped = 0, None
-    while stopped is None:
-        size = session.crew.agree(size or FIRST_SAMPLES if not taken else _next_block(taken, until))
-        samples, late = session.time(size, inner, effort.across)
+    size = int(max(SAMPLES_MIN, min(FIRST_SAMPLES, effort.budget / max(estimate * inner, 1e-9))))
+    while True:
+        samples, late = session.time(session.crew.agree(size), inner, effort.across, effort.fresh)
         taken.append(samples)
         late_starts += late
         everything = np.concatenate(taken)
+        stopped = None
         if len(everything) >= FIRST_SAMPLES and relative_half_width(everything) <= PRECISION:
             stopped = "confidence"
-        elif len(everything) >= SAMPLES_MIN and time.perf_counter() > until:
+        elif time.perf_counter() > until:
             stopped = "budget"
-        stopped = session.crew.agree(stopped)
-    return np.concatenate(taken), late_starts, stopped
-
-
-def _next_block(taken: list[np.ndarray], until: float) -> int:
-    """Samples to take next: half as many again as there are, and no more than the time left has room for."""
-    have = sum(len(t) for t in taken)
-    room = (until - time.perf_counter()) / max(float(np.median(taken[-1])), 1e-9)
-    return int(max(1, min(have // 2 + 1, room, 1000)))
+        if stopped := session.crew.agree(stopped):
+            return everything, late_starts, stopped
+        # Half as many again as there are, and no more than the time left has room for.
+        room = (until - time.perf_counter()) / max(float(np.median(samples)) * inner, 1e-9)
+        size = int(max(1, min(len(everything) // 2 + 1, room, 1000)))
 
 
 def _check_after(session: Session, job: Job, data: Pattern) -> int:

@@ -22,6 +22,8 @@ from ..errors import UserError
 SCHEMA = "busbw.result/1"
 MAX_FILE_BYTES = 1 << 30
 MAX_LINE_BYTES = 64 << 20
+INTEGER_MAX = 1 << 60
+TIME_MAX = 1e12  # seconds
 
 
 class RecordError(UserError):
@@ -190,8 +192,11 @@ _TIMING_TYPES = {
 
 def _record(value: dict, where: str) -> Record:
     fields = _checked(value, _RECORD_TYPES, where)
-    if fields["ranks"] < 1 or fields["size_bytes"] < 0 or fields["count"] < 0:
-        raise RecordError(f"{where}: ranks must be >= 1, size_bytes and count >= 0")
+    for key, least in (("ranks", 1), ("size_bytes", 0), ("count", 0), ("channels", 1), ("slices", 1)):
+        if not least <= fields[key] < INTEGER_MAX:
+            raise RecordError(f"{where}: {key} must be from {least} to {INTEGER_MAX}")
+    if not all(isinstance(w, str) for w in fields["warnings"]):
+        raise RecordError(f"{where}: warnings must be texts")
     timings = {}
     for mode in ("out_of_place", "in_place"):
         t = value.get(mode)
@@ -201,7 +206,8 @@ def _record(value: dict, where: str) -> Record:
         if not isinstance(t, dict):
             raise RecordError(f"{where}: {mode} must be an object or null")
         t = _checked(t, _TIMING_TYPES, f"{where}: {mode}")
-        if not all(isinstance(s, _NUMBER) and 0 <= s < float("inf") for s in [t["seconds"], *t["samples"]]):
+        times = [t["seconds"], t["ci_low"], t["ci_high"], *t["samples"]]
+        if not all(isinstance(s, _NUMBER) and 0 <= s < TIME_MAX for s in times):
             raise RecordError(f"{where}: {mode}: times must be finite numbers >= 0")
         timings[mode] = Timing(**t)
     if not any(timings.values()):

@@ -29,6 +29,7 @@ MEMORY_KERNELS = {  # the keys of a ``limits`` line, and what each kernel touche
     "read": "reads one array",
 }
 SMALLEST_MEMORY_BOUND = 1 << 20  # bytes; below it latency decides, and a share of the memory limit says nothing
+NOTABLE = 0.1  # in-place is mentioned where its peak differs by more than this share
 BASELINES = frozenset({"mpi-native", "numpy"})  # measured beside ours, but `auto` cannot choose them
 HOST_TRANSPORTS = frozenset({"shared", "mpi", "hybrid", "mpi-library", "numpy"})  # those that host memory limits
 
@@ -359,6 +360,11 @@ def _curve_words(c: Series) -> str:
     text = f"{small}; peak {rate} at {size_words(top[1])}"
     half = half_size(c)
     text += f", half of it at {size_words(half)} (n1/2)" if half else ", already over half of it at the smallest size"
+    inside = max(
+        ((bandwidth(r, r.in_place), -r.size_bytes) for r in c.records if r.out_of_place and r.in_place), default=0
+    )
+    if inside and abs(inside[0] / top[0] - 1) > NOTABLE:
+        text += f"; in-place peak {rate_words(inside[0])} at {size_words(-inside[1])}"
     return text + ("; still rising at the largest size" if still_rising(c) else "")
 
 

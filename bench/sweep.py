@@ -372,8 +372,8 @@ def session_for(options: Options):
     session = open_session(options)
     try:
         yield session
-    except BaseException:
-        session.abort()
+    except BaseException as e:
+        session.abort(e)
         raise
     else:
         session.close()

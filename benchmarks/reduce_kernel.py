@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -24,6 +25,8 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def compiled_c() -> ctypes.CDLL:
+    if shutil.which("gcc") is None:
+        raise SystemExit("gcc was not found; the yardstick is C, so this benchmark needs it on the PATH")
     source = Path(__file__).with_suffix(".c")
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "reduce_kernel.so"

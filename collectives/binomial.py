@@ -10,7 +10,7 @@ without that bit and are done. The broadcast runs the same tree backwards. For p
                                                         3
 
 2 ceil(log2 p) messages one after the other, each of the whole message: few steps for small messages, far too many bytes for
-large ones (Thakur, Rabenseifner and Gropp 2005, Optimization of collective communication operations in MPICH, 2.2).
+large ones (Thakur, Rabenseifner and Gropp 2005, Optimization of collective communication operations in MPICH).
 
 A rank's partial sum is overwritten by the result only after its parent has read it.
 """

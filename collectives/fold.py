@@ -6,7 +6,7 @@ input to the odd one, sits out, and is given the result in the end. The q ranks 
     p = 6, q = 4, e = 2     rank   0 -> 1    2 -> 3    4    5
                             place       0         1    2    3
 
-(Thakur, Rabenseifner and Gropp 2005, 4.2.)
+(Thakur, Rabenseifner and Gropp 2005, on all-reduce.)
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ rounds backwards. For p = 4, the chunks a rank keeps after each round::
     round 0             0 1 2 3   0 1 2 3   0 1 2 3   0 1 2 3
 
 As few bytes as a ring, 2(p-1)/p of the message a rank, in 2 log2 p steps; but partners are far apart, so a network's links
-are shared (Thakur, Rabenseifner and Gropp 2005, 4.3). Where p is no power of two, fold.py adds a round before and one after.
+are shared (Thakur, Rabenseifner and Gropp 2005, on all-reduce). Where p is no power of two, fold.py adds a round before
+and one after.
 
 A half that a rank gave up comes back from the very partner that read it.
 """

@@ -6,7 +6,7 @@ After j rounds a rank holds the sum of its 2^j neighbours; after log2 p rounds, 
     round 1   0 <-> 2    1 <-> 3        each holds 4
 
 The fewest rounds possible, ceil(log2 p), each of the whole message: for small messages (Thakur, Rabenseifner and Gropp
-2005, 4.1). Where p is no power of two, fold.py adds a round before and one after.
+2005, on all-reduce). Where p is no power of two, fold.py adds a round before and one after.
 
 What is sent must stay until the partner has read it, and the partner reads while reducing, so a round never reduces into
 what it sends: results alternate between OUTPUT and SCRATCH, and a round that comes back to a buffer waits until what was sent

@@ -1,15 +1,15 @@
-"""Double binary tree: two trees, each reducing and broadcasting one half of the message, in a pipeline of slices.
+r"""Double binary tree: two trees, each reducing and broadcasting one half of the message, in a pipeline of slices.
 
-In one binary tree the leaves, half of all ranks, only ever send: their reduction bandwidth lies idle. So a second tree is built in
-which they are inner nodes and the inner nodes leaves. Tree 0 for p = 8, built on the lowest set bit of a rank, and tree 1, its mirror
-image (rank -> p-1-rank); for odd p tree 1 is tree 0 shifted by one rank::
+In one binary tree the leaves, half of all ranks, only ever send: their reduction bandwidth lies idle. So a second tree is
+built in which they are inner nodes and the inner nodes leaves. Tree 0 for p = 8, built on the lowest set bit of a rank, and
+tree 1, its mirror image (rank -> p-1-rank); for odd p tree 1 is tree 0 shifted by one rank::
 
     tree 0      0                        tree 1      7
-                 \\                                 /
+                 \                                 /
                   4                               3
-                /   \\                           /   \\
+                /   \                           /   \
                2     6                         5     1
-              / \\   / \\                       / \\   / \\
+              / \   / \                       / \   / \
              1   3 5   7                     6   4 2   0
 
 Each rank sends and receives the whole message once up and once down at most, at a latency of about 2 log2 p hops: close to a ring's

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -43,6 +42,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 PANEL = (4.45, 3.35)  # inches, width and height of one panel
 LEGEND_ROW = 0.21  # inches
 FULL_MARKERS = 40  # a curve of more sizes than this is drawn without markers
+LIMIT_DOTS = (0, (1, 1.5))
 LIMIT_IN_SIGHT = 30  # a memory limit this many times above every curve is left out, for it would flatten them
 
 
@@ -101,13 +101,14 @@ def curves(
 def _curves(found: list[Group], drawable: list[Record], traffic: Traffic | None, heading: bool) -> Figure:
     colour = style.colours(s.algorithm for g in found for s in g.series)
     bus = any(r.ranks > 1 for r in drawable)
-    legends = [_rows(h) for h in (_algorithm_handles(colour), _mark_handles(found)) if h]
+    rate = _rate(bus)
+    limits = _limits(found, max(rate(r, t.seconds) for r in drawable for t in _timings(r)), traffic)
+    legends = [_rows(h) for h in (_algorithm_handles(colour), _mark_handles(found, limits)) if h]
     rows = sum(math.ceil(len(handles) / columns) for handles, columns in legends)
     above = 0.66 if heading else 0.05  # inches over the legend
     top, bottom, left, gap, right = above + 0.34 + LEGEND_ROW * rows, 0.62, 0.62, 0.85, 0.25
     width, height = left + 2 * PANEL[0] + gap + right, top + PANEL[1] + bottom
     fig = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(fig)
     rates, times = (
         fig.add_axes(((left + i * (PANEL[0] + gap)) / width, bottom / height, PANEL[0] / width, PANEL[1] / height))
         for i in (0, 1)
@@ -121,13 +122,13 @@ def _curves(found: list[Group], drawable: list[Record], traffic: Traffic | None,
             look = {"color": colour[s.algorithm], "marker": _marker(g, i, s)}
             for which, line in (("out_of_place", "-"), ("in_place", (0, (4, 2)))):
                 dashes = (0, (6, 2, 1.2, 2)) if g.modelled and which == "out_of_place" else line
-                for ax, value in ((rates, _rate(bus)), (times, lambda r, seconds: seconds)):
+                for ax, value in ((rates, rate), (times, lambda r, seconds: seconds)):
                     heights[ax] += _draw(ax, s, which, value, dict(look, linestyle=dashes))
 
     sizes = [r.size_bytes for r in drawable if r.size_bytes > 0]
     for ax in (rates, times):
         style.size_axis(ax, min(sizes), max(sizes))
-    heights[rates] += _draw_limits(rates, found, colour, max(heights[rates], default=0), traffic)
+    heights[rates] += _draw_limits(rates, limits, colour)
     style.value_axis(rates, heights[rates] or [1.0], style.gigabytes_label)
     style.value_axis(times, heights[times], style.time_label)
     style.dress(rates, f"{'Bus' if bus else 'Algorithm'} bandwidth, GB/s")
@@ -298,41 +299,24 @@ def _draw(ax: Axes, s: Series, which: str, value, look: dict) -> list[float]:
     return [*y, *(v for v in (*low, *high) if v > 0)]
 
 
-def _draw_limits(ax: Axes, found: list[Group], colour: dict, highest: float, traffic: Traffic | None) -> list[float]:
-    """The memory limit: one grey line where all share it, else a short one in each algorithm's colour."""
+def _limits(found: list[Group], highest: float, traffic: Traffic | None) -> set[tuple[str, float]]:
+    """(algorithm, GB/s) of the memory limits to draw: the algorithms' own where any is known, else the general one."""
     own = [(s, v) for g in found for s in g.series if (v := own_limit(s, g.limits, traffic))]
     general = [(s, v) for g in found for s in g.series if (v := limit_of(s, g.limits, traffic))]
     limits = {(s.algorithm, round(v / 1e9, 9)) for s, v in own or general}
-    limits = {(a, v) for a, v in limits if v < LIMIT_IN_SIGHT * highest}
+    return {(a, v) for a, v in limits if v < LIMIT_IN_SIGHT * highest}
+
+
+def _draw_limits(ax: Axes, limits: set[tuple[str, float]], colour: dict) -> list[float]:
+    """One grey line where all share the limit, else a short one in each algorithm's colour; returns the heights."""
     values = {v for _, v in limits}
-    if len(values) == 1:
-        v = values.pop()
-        ax.axhline(v, color=style.MUTED, linewidth=1.0, linestyle=(0, (1, 1.5)), label="memory limit", zorder=1)
-        ax.annotate(
-            f"memory limit {style.gigabytes_label(float(f'{v:.3g}'))}",
-            (0.012, v),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            fontsize=8,
-            color=style.MUTED,
-        )
-        return [v, v * 1.12]
     for a, v in sorted(limits):
-        ax.axhline(
-            v, xmin=0.78, color=colour[a], linewidth=1.0, linestyle=(0, (1, 1.5)), label="memory limit", zorder=1
-        )
-    if values:
-        ax.annotate(
-            "memory limits",
-            (0.772, max(values)),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="center",
-            fontsize=8,
-            color=style.MUTED,
-        )
-    return [v * f for v in values for f in (1, 1.12)]
+        shared = len(values) == 1
+        line = ax.axhline(v, xmin=0 if shared else 0.8, linestyle=LIMIT_DOTS, linewidth=1.2, label="memory limit")
+        line.set(color=style.MUTED if shared else colour[a], zorder=1)
+        if shared:
+            break
+    return sorted(values)
 
 
 def _draw_crossovers(axes: Sequence[Axes], found: list[Group]) -> None:
@@ -370,7 +354,7 @@ def _algorithm_handles(colour: dict) -> list[Line2D | Patch]:
     ]
 
 
-def _mark_handles(found: list[Group]) -> list[Line2D | Patch]:
+def _mark_handles(found: list[Group], limits: set[tuple[str, float]]) -> list[Line2D | Patch]:
     """What dashes, bands and markers mean, as far as they occur."""
     grey = style.MUTED
     records = [r for g in found for s in g.series for r in s.records]
@@ -380,6 +364,10 @@ def _mark_handles(found: list[Group]) -> list[Line2D | Patch]:
         handles.append(Line2D([], [], color=grey, linewidth=1.1, linestyle=(0, (4, 2)), label="in-place"))
     if any(t.ci_high > t.ci_low for r in records for t in _timings(r)):
         handles.append(Patch(facecolor=grey, alpha=0.25, linewidth=0, label="95 % confidence of the median"))
+    values = {v for _, v in limits}
+    if values:
+        text = f"memory limit, {max(values):.3g} GB/s" if len(values) == 1 else "memory limit of each algorithm"
+        handles.append(Line2D([], [], color=grey, linewidth=1.2, linestyle=LIMIT_DOTS, label=text))
     if len(found) > 1:
         for i, g in enumerate(found):
             marker, line = ("", (0, (6, 2, 1.2, 2))) if g.modelled else (MARKERS[i % len(MARKERS)], "-")

@@ -102,7 +102,8 @@ border-bottom:1px solid var(--rule)}
 summary{cursor:pointer;color:var(--muted)}
 footer{margin-top:56px;padding-top:14px;border-top:1px solid var(--rule);font-size:12px;color:var(--muted);
 overflow-wrap:anywhere}
-@media (max-width:640px){main{padding:24px 16px 40px}h1{font-size:25px}dl{grid-template-columns:1fr;gap:0}
+@media (max-width:640px){figure{overflow-x:auto}svg.curves{min-width:680px}
+main{padding:24px 16px 40px}h1{font-size:25px}dl{grid-template-columns:1fr;gap:0}
 dd{margin-bottom:10px}}
 @media print{@page{margin:14mm}main{max-width:none;padding:0}body{font-size:10.5pt}h2,h3,h4{break-after:avoid}
 tr,figure,.tile{break-inside:avoid}thead{display:table-header-group}.wide{overflow:visible}

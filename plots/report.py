@@ -148,7 +148,8 @@ def _tiles(f: ResultFile, traffic: Traffic | None) -> str:
     shares = [(share, name, s) for name, s in called if (share := fraction_of_limit(s, f.limits, traffic))]
     if shares:
         (share, size), name, _ = max(shares, key=lambda x: bandwidth(x[2].records[-1]))
-        tiles.append(("of the memory limit", f"{share:.0%}", f"{name}, {size_words(size)}"))
+        if share <= 1:  # above it the caches helped, and the number says nothing by itself
+            tiles.append(("of the memory limit", f"{share:.0%}", f"{name}, {size_words(size)}"))
     cells = "".join(
         f'<div class="tile"><p class="what">{_e(a)}</p><p class="number">{_e(b)}</p><p class="where">{_e(c)}</p></div>'
         for a, b, c in tiles

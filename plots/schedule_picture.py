@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
@@ -141,7 +140,6 @@ def ring_picture(schedule: Schedule) -> Figure:
     side, tall, head = 2.7, 2.45, 0.6  # inches of a panel, of the heading
     with matplotlib.rc_context(style.RC):
         fig = Figure(figsize=(max(6.2, side * columns + 0.2), tall * rows + head), facecolor="white")
-        FigureCanvasAgg(fig)
         width, height = fig.get_size_inches()
         fig.text(
             0.2 / width,
@@ -257,7 +255,6 @@ def tree_picture(schedule: Schedule) -> Figure:
     with matplotlib.rc_context(style.RC):
         width, height = max(6.2, panel_width * len(found) + 0.3), panel_height + head + foot
         fig = Figure(figsize=(width, height), facecolor="white")
-        FigureCanvasAgg(fig)
         title = "Double binary tree" if len(found) == 2 else "Tree" if len(found) == 1 else "Trees"
         fig.text(0.2 / width, 1 - 0.2 / height, f"{title}, {p} ranks", fontsize=12, fontweight="bold", va="center")
         note = "Sums go up to the root, results come back down the same edges. Filled: inner node. Hollow: leaf."

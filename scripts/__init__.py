@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
     """One line and exit code 2 on a bad command line; silent on all MPI ranks but the first."""
 
     def error(self, message):
-        fail(self.prog, message)
+        fail(self.prog, f"{message} (see {self.prog} --help)")
 
 
 def fail(program: str, message: str) -> None:
@@ -77,6 +77,6 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; so do we, quietly
         return 0
-    except UserError as e:
-        fail(program, str(e))
+    except (UserError, MemoryError) as e:
+        fail(program, str(e) or "out of memory")
     return EXIT_USAGE

@@ -77,6 +77,10 @@ def add_arguments(parser) -> None:
     measuring.add_argument("-a", "--average", type=int, choices=(0, 1, 2, 3), default=3, help=(
         "a sample's time is that of rank 0 (0), the ranks' mean (1), min (2) or max (3, default)"
     ))  # fmt: skip
+    measuring.add_argument("--fresh", action="store_true", help=(
+        "every rank rewrites its input before each sample, as a program that computes it would; otherwise inputs stay in "
+        "the caches of all who read them, as in every benchmark of this kind"
+    ))  # fmt: skip
     measuring.add_argument("-I", "--per-iteration", action="store_true", help="add columns i_min, i_max, i_p99, i_cv%%")
     measuring.add_argument("--in-place", choices=("both", "only", "no"), default="both", help="modes (default both)")
     measuring.add_argument("--timeout", type=float, default=60.0, metavar="S", help=(
@@ -179,6 +183,7 @@ def _options(args):
             budget=args.budget,
             across=("first", "mean", "min", "max")[args.average],
             check=bool(args.check),
+            fresh=args.fresh,
         ),
         timeout=args.timeout,
         pin=not args.no_pin,
@@ -269,11 +274,12 @@ def _write(args, options, out, records, said) -> None:
     from ..bench.record import read
     from ..plots.curves import curves, save
     from ..plots.report import report
+    from ..plots.report import save as save_page
 
     result = read(out)
     picture, page = Path(out).with_suffix(".png"), Path(out).with_suffix(".html")
     save(curves([result]), picture)
-    page.write_text(report([result]))
+    save_page(report([result]), page)
     said.clear()
     print(f"wrote {picture}\nwrote {page}")
 

@@ -93,6 +93,16 @@ def clock_ns(typingctx):
 
 
 @intrinsic
+def address_as_void_pointer(typingctx, address):
+    """An int64 address as the pointer that numba.carray takes."""
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), codegen
+
+
+@intrinsic
 def call_kernel(typingctx, fn, dst, dst2, a, b, count, param):
     """Call ``void fn(int64 dst, int64 dst2, int64 a, int64 b, int64 count, int64 param)`` (kernels/cpu.py)."""
 

@@ -14,8 +14,8 @@ A flag has a cache line to itself, so that polling it disturbs nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import ctypes.util
 import mmap
 from dataclasses import dataclass
 
@@ -167,9 +167,7 @@ def private_arena(layout: Layout) -> Arena:
     except (OSError, ValueError, OverflowError) as e:
         raise MemoryError(f"{layout.total_bytes} bytes for {layout.ranks} ranks were refused: {e}") from None
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
+        with contextlib.suppress(OSError):  # a kernel without huge pages is only slower
             block.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:
-            pass  # a kernel without huge pages; only slower
     start = ctypes.addressof(ctypes.c_char.from_buffer(block))
     return Arena(_round(start), layout, block)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -45,6 +46,8 @@ from .walker import (
 LAUNCHER_SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 LAUNCHER_RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
 NOBODY, IN_PYTHON = -1, -2  # values of WAITS_FOR besides a rank
+GIVEN_UP = 2  # value of ABORT once somebody has said why
+GRACE_SECONDS = 6.0  # for hosts to find out from one another who is late
 HEARTBEAT_SECONDS = 0.25
 STATUS_BYTES = 64  # room for one MPI_Status of any library
 EXIT_STALLED = 3
@@ -153,9 +156,10 @@ class MpiCrew:
         self._waits(NOBODY)
         self.comm.Barrier()
         self._deadline: float | None = None
+        self.stuck_on: int | None = None  # whom this rank waited for when its time ran out
         self._closing = threading.Event()
         self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        self._signals = _Signals()
         self._watchdog.start()
 
     def _ranks_on_machine(self) -> int:
@@ -255,10 +259,7 @@ class MpiCrew:
     def _watch(self) -> None:
         beats = {i: (0, time.monotonic()) for i in range(self.ranks_here)}
         while not self._closing.is_set():
-            try:
-                told = signal.sigtimedwait({signal.SIGTERM}, HEARTBEAT_SECONDS)
-            except InterruptedError:
-                told = None
+            told = self._signals.wait(HEARTBEAT_SECONDS)
             if self._closing.is_set():
                 return
             now = time.monotonic()
@@ -267,6 +268,9 @@ class MpiCrew:
                 beat = self.arena.doing(i, HEARTBEAT).value
                 if beat != beats[i][0]:
                     beats[i] = (beat, now)
+            if self.arena.word(ABORT).value == GIVEN_UP:
+                time.sleep(1.0)  # somebody here has said why; the launcher ends the job
+                os._exit(EXIT_STALLED)
             dead = [i for i in range(self.ranks_here) if not _alive(self.arena.doing(i, PID).value)]
             if dead:
                 self._give_up(f"{self._names(dead)} died", dead)
@@ -275,15 +279,25 @@ class MpiCrew:
             deadline = self._deadline
             if deadline is not None and now > deadline:
                 silent = [i for i, (_, at) in beats.items() if now - at > 8 * HEARTBEAT_SECONDS]
-                idle = [i for i in beats if self.arena.doing(i, WAITS_FOR).value == NOBODY]
-                culprits = silent or [i for i in idle if i != self.node.rank]
-                if culprits or self.one_host:
-                    what = f"{self._names(culprits or idle)} did not come back within {self.timeout:g} s (--timeout)"
-                    self._give_up(what, culprits)
-                # The culprit is on another host: have our own main thread ask around.
-                self.arena.word(ABORT).value = 1
-                if now > deadline + 8:
-                    self._give_up(f"no progress within {self.timeout:g} s (--timeout)", [])
+                self._past_the_deadline(now - deadline, silent)
+
+    def _past_the_deadline(self, late: float, silent: list[int]) -> None:
+        """Find out whom everybody waits for. silent: ranks of this host whose heartbeat has stopped."""
+        if self.stuck_on is None:
+            self.stuck_on = self.arena.doing(self.node.rank, WAITS_FOR).value
+        time_out = f"within {self.timeout:g} s (--timeout)"
+        others = [i for i in range(self.ranks_here) if i != self.node.rank]
+        idle = [i for i in others if self.arena.doing(i, WAITS_FOR).value == NOBODY]
+        if self.stuck_on == NOBODY and not silent:
+            # We wait for nobody, so it is we who are late: the others will say so.
+            if late > GRACE_SECONDS:
+                self._give_up(f"{self._names([self.node.rank])} did not finish {time_out}", [])
+        elif silent or idle:
+            self._give_up(f"{self._names(silent or idle)} did not come back {time_out}", silent or idle)
+        elif self.one_host or late > GRACE_SECONDS:
+            self._give_up(f"no progress {time_out}", [])
+        else:
+            self.arena.word(ABORT).value = 1  # our main thread returns, and asks the other hosts
 
     def _names(self, indices) -> str:
         names = [
@@ -295,7 +309,9 @@ class MpiCrew:
     def _give_up(self, what: str, culprits: list[int], code: int = EXIT_STALLED) -> None:
         """Say it once a host, then leave at once: the main thread may never return from the library."""
         speakers = [i for i in range(self.ranks_here) if i not in culprits]
-        if self.node.rank == min(speakers, default=0) and (culprits or self.is_root):
+        # Rank 1 speaks too where no culprit is known: rank 0 may be the one that is gone, on another host.
+        if self.node.rank == min(speakers, default=0) and (culprits or self.rank <= 1):
+            self.arena.word(ABORT).value = GIVEN_UP
             self._say(what)
         else:
             time.sleep(1.0)  # let the speaker finish before the launcher ends the job
@@ -306,19 +322,18 @@ class MpiCrew:
         sys.stderr.write(f"\nbusbw: {what} during {self.activity}; finished sizes are kept\n")
         sys.stderr.flush()
 
-    def name_the_silent(self) -> None:
-        """Main thread, ranks on several hosts, after an abort: tell the others that we are here and see who is not."""
+    def explain_stall(self) -> None:
+        """After an abort, ranks on several hosts: tell the others that we are here, and name who is not. Never returns."""
         MPI = self.MPI
         word = np.array([self.rank], np.int64)
         sent = [self.control.Isend(word, dest=r, tag=7) for r in range(self.ranks) if r != self.rank]
         heard = {self.rank}
-        until = time.monotonic() + 3
+        until = time.monotonic() + GRACE_SECONDS / 2
+        status = MPI.Status()
         while time.monotonic() < until and len(heard) < self.ranks:
-            status = MPI.Status()
             if self.control.Iprobe(source=MPI.ANY_SOURCE, tag=7, status=status):
-                got = np.empty(1, np.int64)
-                self.control.Recv(got, source=status.source, tag=7)
-                heard.add(int(got[0]))
+                self.control.Recv(word.copy(), source=status.source, tag=7)
+                heard.add(status.source)
             else:
                 time.sleep(1e-3)
             for request in sent:
@@ -334,6 +349,7 @@ class MpiCrew:
     def close(self) -> None:
         self._closing.set()
         self._watchdog.join(timeout=2)
+        self._signals.close()
         self.comm.Barrier()
         self.window.Free()
 
@@ -349,8 +365,34 @@ class _Watched:
         self.crew._deadline = time.monotonic() + self.crew.timeout
 
     def __exit__(self, kind, error, trace):
-        self.crew._deadline = None
-        self.crew._waits(NOBODY)
+        if not isinstance(error, Stalled):
+            self.crew._deadline = None
+            self.crew._waits(NOBODY)
+
+
+class _Signals:
+    """SIGTERM for the watchdog. The main thread may be in compiled code, where Python runs no handler; but the C handler
+    below it writes the signal's number to a pipe, in whichever thread it arrives."""
+
+    def __init__(self):
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._before = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+            signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether SIGTERM came within that time."""
+        if not select.select([self._read], [], [], seconds)[0]:
+            return False
+        return signal.SIGTERM in os.read(self._read, 4096)
+
+    def close(self) -> None:
+        if self._before is not None:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, self._before)
+        os.close(self._read)
+        os.close(self._write)
 
 
 def _alive(pid: int) -> bool:

@@ -173,7 +173,7 @@ def _walk(steps, starts, owner, mate, in_place):
                         grown = np.zeros((2 * old, p), np.int64)
                         grown[:old] = carried
                         carried = grown
-                        free = np.arange(old, 2 * old)
+                        free = np.arange(old, 3 * old)  # room for the old rows too, once they come back
                         n_free = old
                     n_free -= 1
                     row_of[i] = free[n_free]
@@ -540,7 +540,8 @@ class _MpiSide:
         to = self.table[i]
         region = (int(to["dst_buffer"]), int(to["dst_offset"]), int(to["count"]))
         between = any(_touches(self.table[j], *region, self.in_place) for j in range(now, i))
-        return between or any(self._overwrites(i, j) for j in self.unfinished)
+        # A peer may still be reading what we sent it: only when our turn comes does the schedule say that it has.
+        return between or any(self.table[j]["op"] == SEND and self._overwrites(i, j) for j in range(now))
 
     def finish_receive(self, rows, i):
         rows.append(_Row(kind=MPI_WAIT, slot=self.receive_slot[i], peer=int(self.table["peer"][i])))

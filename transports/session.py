@@ -70,6 +70,7 @@ class Crew(Protocol):
     posts: list[Post]
     arena: Arena
     ranks_here: int
+    activity: str  # what is being measured, for messages
 
     def each(self, work: Callable[[Post], object]) -> list:
         """Run `work` for every rank of this process at once; raises Stalled after the time-out."""
@@ -219,8 +220,8 @@ class Session:
 
         self._all_ok(self.crew.each(work))
 
-    def time(self, samples: int, inner: int, across: str = "max") -> tuple[np.ndarray, int]:
-        """Time `samples` samples of `inner` all-reduces each.
+    def time(self, samples: int, inner: int, across: str = "max", fresh: bool = False) -> tuple[np.ndarray, int]:
+        """Time `samples` samples of `inner` all-reduces each; fresh: every rank rewrites its input before each sample.
 
         Returns (float64 seconds an all-reduce, combined over the ranks by `across`; how many samples some rank began
         late).
@@ -232,14 +233,21 @@ class Session:
             return self._time_numpy(samples, inner), 0
         if self._library is None:
             self.epoch += samples * inner
+        copy = cpu.pointers("sum", "float32").copy if fresh else 0
 
         def work(post: Post):
             out = self.crew.arena.samples(post.index)
+            source = post.peers.buffers[post.rank, OUTPUT if self.job.in_place else INPUT]
+            rewritten = np.array([copy, source, self.nbytes], np.int64)
             if self._library is not None:
-                status, late = time_library(self._library, turn, out, samples, inner, post.state, post.mpi, post.flag)
+                status, late = time_library(
+                    self._library, turn, out, samples, inner, rewritten, post.state, post.mpi, post.flag
+                )
             else:
                 code = self._program_of(post).code
-                status, late = time_block(code, epoch, turn, out, samples, inner, post.state, post.mpi, post.flag)
+                status, late = time_block(
+                    code, epoch, turn, out, samples, inner, rewritten, post.state, post.mpi, post.flag
+                )
             return status, late, out[:samples].copy()
 
         results = self.crew.each(work)
@@ -294,9 +302,12 @@ class Session:
         self.crew.each(work)
         return self.crew.combine(out, "max")
 
-    def abort(self) -> None:
-        """Make every walker of this host return at its next look."""
-        self.crew.arena.word(ABORT).value = 1
+    def abort(self, error: BaseException) -> None:
+        """Make every walker of this host return at its next look; of a stall over several hosts, say whose it is."""
+        word = self.crew.arena.word(ABORT)
+        word.value = word.value or 1
+        if isinstance(error, Stalled) and hasattr(self.crew, "explain_stall"):
+            self.crew.explain_stall()
 
     def close(self) -> None:
         self.crew.close()

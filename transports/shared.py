@@ -41,6 +41,7 @@ class LocalCrew:
         """timeout: seconds one piece of work may take before it counts as stalled. Raises MemoryError."""
         self.ranks = self.ranks_here = ranks
         self.timeout = timeout
+        self.activity = "start-up"
         self.arena = private_arena(Layout(ranks, buffer_bytes, scratch_bytes))
         available = cores()
         self.pinned = pin and ranks <= len(available) and hasattr(os, "sched_setaffinity")
@@ -108,7 +109,7 @@ class LocalCrew:
         idle = [i for i in waiting if self.arena.doing(i, WAITS_FOR).value < 0]
         culprits = idle or [i for i in waiting if epochs[i] == min(epochs.values())]
         names = ", ".join(f"rank {i}" for i in sorted(culprits))
-        return Stalled(f"{names} did not finish within {self.timeout:g} s (--timeout)")
+        return Stalled(f"{names} did not finish within {self.timeout:g} s (--timeout) during {self.activity}")
 
     def _abandon(self, waiting: set[int]) -> None:
         """Ctrl-C or a stall: have the walkers return, and collect them so that memory is not freed under them."""

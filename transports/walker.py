@@ -172,17 +172,25 @@ def barrier(turn, state, mpi, flag):
 
 
 @njit(nogil=True, cache=True)
-def time_block(code, epoch, turn, samples, n, inner, state, mpi, flag):
+def _rewrite(fresh):
+    """Copy a buffer onto itself: its owner's core then holds it modified, as after computing it."""
+    if fresh[0] != 0:
+        call_kernel(fresh[0], fresh[1], 0, fresh[1], 0, fresh[2], 0)
+
+
+@njit(nogil=True, cache=True)
+def time_block(code, epoch, turn, samples, n, inner, fresh, state, mpi, flag):
     """Time `n` samples of `inner` back-to-back all-reduces each.
 
     code: int64 [2, rows, COLUMNS]; epoch: number of the first all-reduce; turn: number of the first barrier;
-    samples: float64, receives seconds an all-reduce on this rank. Returns (status, late): how many samples this rank
-    began after the agreed start.
+    samples: float64, receives seconds an all-reduce on this rank; fresh: int64 [copy kernel or 0, address, bytes], what
+    this rank rewrites before each sample. Returns (status, late): how many samples this rank began after the agreed start.
     """
     doing = state[BASE] + RANK_LINES + state[INDEX] * RANK_CONTROL + DOING
     late = 0
     for s in range(n):
         store_release(doing + EPOCH_WORD, epoch)
+        _rewrite(fresh)
         status, start = barrier(turn + s, state, mpi, flag)
         if status != OK:
             return status, late
@@ -204,9 +212,10 @@ def time_block(code, epoch, turn, samples, n, inner, state, mpi, flag):
 
 
 @njit(nogil=True, cache=True)
-def time_library(arguments, turn, samples, n, inner, state, mpi, flag):
+def time_library(arguments, turn, samples, n, inner, fresh, state, mpi, flag):
     """Time MPI_Allreduce as `time_block` times ours. arguments: int64 [sendbuf, recvbuf, count, datatype, op]."""
     for s in range(n):
+        _rewrite(fresh)
         status, start = barrier(turn + s, state, mpi, flag)
         if status != OK:
             return status, 0
