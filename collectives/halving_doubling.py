@@ -1,18 +1,18 @@
 """Recursive halving and doubling (Rabenseifner): reduce-scatter by halves, then all-gather by doubling.
 
-In round j of the reduce-scatter a rank and the one that differs in the j-th highest bit split the range they share: each sends the
-half it gives up and reduces the half it keeps. After log2 p rounds rank r holds chunk r complete; the all-gather runs the
-rounds backwards. For p = 4, the chunks a rank keeps after each round::
+In round j of the reduce-scatter a rank and the one that differs in bit j split the range they share: each sends the half it
+gives up and reduces the half it keeps. After log2 p rounds every rank holds one chunk complete; the all-gather runs the rounds
+backwards. For p = 4, the chunks a rank keeps after each round::
 
                        rank 0    rank 1    rank 2    rank 3
-    round 0 (0-2,1-3)   0 1       0 1       2 3       2 3
-    round 1 (0-1,2-3)   0         1         2         3        complete
-    round 1             0 1       0 1       2 3       2 3
+    round 0 (0-1,2-3)   0 1       2 3       0 1       2 3
+    round 1 (0-2,1-3)   0         2         1         3        complete
+    round 1             0 1       2 3       0 1       2 3
     round 0             0 1 2 3   0 1 2 3   0 1 2 3   0 1 2 3
 
-As few bytes as a ring, 2(p-1)/p of the message a rank, in 2 log2 p steps; but partners are far apart, so a network's links
-are shared (Thakur, Rabenseifner and Gropp 2005, on all-reduce). Where p is no power of two, fold.py adds a round before
-and one after.
+The halves are largest between neighbours, so ranks numbered host by host exchange the most inside a host. As few bytes as a
+ring, 2(p-1)/p of the message a rank, in 2 log2 p steps; but later partners are far apart and share a network's links (Thakur,
+Rabenseifner and Gropp 2005, on all-reduce). Where p is no power of two, fold.py adds a round before and one after.
 
 A half that a rank gave up comes back from the very partner that read it.
 """
@@ -44,11 +44,10 @@ def steps(rank: int, ranks: int, count: int, *, in_place: bool = False) -> np.nd
     starts = [start for start, _ in split(count, f.size)] + [count]
     low, high = 0, f.size
     rounds = []
-    while high - low > 1:
-        half = (high - low) // 2
-        middle = low + half
-        keep, give = ((low, middle), (middle, high)) if f.place < middle else ((middle, high), (low, middle))
-        rounds.append((f.rank_at(f.place ^ half), keep, give))
+    for bit in (1 << j for j in range(f.rounds)):
+        middle = (low + high) // 2
+        keep, give = ((middle, high), (low, middle)) if f.place & bit else ((low, middle), (middle, high))
+        rounds.append((f.rank_at(f.place ^ bit), keep, give))
         low, high = keep
 
     def span(chunks):

@@ -14,7 +14,6 @@ A flag has a cache line to itself, so that polling it disturbs nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import mmap
 from dataclasses import dataclass
@@ -160,14 +159,14 @@ class Arena:
 def private_arena(layout: Layout) -> Arena:
     """An arena for threads of this process; untouched pages take no memory.
 
+    Small pages on purpose: buffers in huge pages fall on the same cache sets (8 MiB over 2 ranks: 340 us, 510 in huge
+    pages), and a shared MPI window has small ones too, so both transports stay comparable.
+
     Raises MemoryError if the address space for it is refused.
     """
     try:
-        block = mmap.mmap(-1, layout.total_bytes + PAGE)
+        block = mmap.mmap(-1, layout.total_bytes + PAGE)  # shared, so of small pages
     except (OSError, ValueError, OverflowError) as e:
         raise MemoryError(f"{layout.total_bytes} bytes for {layout.ranks} ranks were refused: {e}") from None
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without huge pages is only slower
-            block.madvise(mmap.MADV_HUGEPAGE)
     start = ctypes.addressof(ctypes.c_char.from_buffer(block))
     return Arena(_round(start), layout, block)
