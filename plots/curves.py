@@ -142,21 +142,26 @@ def _curves(found: list[Group], drawable: list[Record], traffic: Traffic | None,
         fig.text(left / width, 1 - 0.30 / height, headline(records), fontsize=13, fontweight="bold", va="center")
         fig.text(left / width, 1 - 0.53 / height, provenance(records), fontsize=8.5, color=style.MUTED, va="center")
     for handles, columns in legends:
-        fig.legend(
-            handles=handles,
-            loc="upper left",
-            bbox_to_anchor=(left / width, 1 - above / height),
-            ncols=columns,
-            frameon=False,
-            fontsize=8.5,
-            handlelength=2.0,
-            columnspacing=1.6,
-            labelspacing=0.35,
-            borderpad=0,
-            borderaxespad=0,
-        )
+        legend(fig, handles, left / width, 1 - above / height, columns)
         above += LEGEND_ROW * math.ceil(len(handles) / columns)
     return fig
+
+
+def legend(fig: Figure, handles: list, left: float, top: float, columns: int) -> None:
+    """A frameless legend above the panels, its upper left corner at (left, top) in figure fractions."""
+    fig.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(left, top),
+        ncols=columns,
+        frameon=False,
+        fontsize=8.5,
+        handlelength=2.0,
+        columnspacing=1.6,
+        labelspacing=0.35,
+        borderpad=0,
+        borderaxespad=0,
+    )
 
 
 def save(fig: Figure, path: str | os.PathLike) -> Path:
