@@ -103,10 +103,10 @@ def _curves(found: list[Group], drawable: list[Record], traffic: Traffic | None,
     bus = any(r.ranks > 1 for r in drawable)
     rate = _rate(bus)
     limits = _limits(found, max(rate(r, t.seconds) for r in drawable for t in _timings(r)), traffic)
-    legends = [_rows(h) for h in (_algorithm_handles(colour), _mark_handles(found, limits)) if h]
-    rows = sum(math.ceil(len(handles) / columns) for handles, columns in legends)
+    legends = [rows(h) for h in (_algorithm_handles(colour), _mark_handles(found, limits)) if h]
+    lines = sum(math.ceil(len(handles) / columns) for handles, columns in legends)
     above = 0.66 if heading else 0.05  # inches over the legend
-    top, bottom, left, gap, right = above + 0.34 + LEGEND_ROW * rows, 0.62, 0.62, 0.85, 0.25
+    top, bottom, left, gap, right = above + 0.34 + LEGEND_ROW * lines, 0.62, 0.62, 0.85, 0.25
     width, height = left + 2 * PANEL[0] + gap + right, top + PANEL[1] + bottom
     fig = Figure(figsize=(width, height), facecolor="white")
     rates, times = (
@@ -382,7 +382,7 @@ def _mark_handles(found: list[Group], limits: set[tuple[str, float]]) -> list[Li
     return handles
 
 
-def _rows(handles: list) -> tuple[list, int]:
+def rows(handles: list) -> tuple[list, int]:
     """(handles, columns) so that a legend, which fills its columns first, reads row by row."""
 
     def inches(columns: int) -> float:
