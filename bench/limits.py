@@ -27,6 +27,7 @@ KERNELS = {
     "add_nt": ("reduce_nt", 3),
     "reduce_both": ("reduce_both", 4),
     "reduce_both_nt": ("reduce_both_nt", 4),
+    "reduce_both_nt2": ("reduce_both_nt2", 4),
 }
 
 

@@ -11,7 +11,7 @@ SIZES_MAX = 10_000
 
 def parse_size(text: str) -> int:
     """Bytes of "8", "64K", "1.5M", "1G", "1GiB": powers of two, as nccl-tests has it. Raises ValueError."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     if not found:
         raise ValueError(
             f"size {text!r}: accepted are bytes with an optional K, M or G (powers of two): 8, 64K, 1.5M, 1G"

@@ -97,10 +97,12 @@ class MpiCrew:
         transport: str = "auto",
         node_size: int | None = None,
         timeout: float = 60.0,
+        stamps: int = 0,
     ):
         """comm: an mpi4py intracommunicator (default: COMM_WORLD); transport: "auto" (shared inside a host, mpi
         between), "shared" (all ranks must be on one host) or "mpi" (nothing shared); node_size: take each so many
-        consecutive ranks as a host of their own, to try the hybrid on one machine; timeout: seconds.
+        consecutive ranks as a host of their own, to try the hybrid on one machine; timeout: seconds; stamps:
+        messages that a rank may send in an all-reduce under a virtual clock.
 
         Raises Unavailable.
         """
@@ -126,7 +128,7 @@ class MpiCrew:
         self.transport = "shared" if self.one_host else "mpi" if max(sizes) == 1 else "hybrid"
         self.hosts = self.comm.allgather(MPI.Get_processor_name())
 
-        layout = Layout(node.size, buffer_bytes, scratch_bytes)
+        layout = Layout(node.size, buffer_bytes, scratch_bytes, stamps)
         self.window = MPI.Win.Allocate_shared(layout.total_bytes + PAGE if node.rank == 0 else 0, 1, comm=node)
         memory, _ = self.window.Shared_query(0)
         # Mappings of one window differ by whole pages, so rounding up to a page lands on the same byte in each.
@@ -147,6 +149,7 @@ class MpiCrew:
                     self.rank,
                     buffer_table(self.arena, self.ranks, here),
                     lambda a, b: self.arena.connection(here.index(a), here.index(b)),
+                    lambda rank, number, parity: self.arena.stamp(here.index(rank), number, parity),
                 ),
                 requests=self._make_requests,
             )
@@ -275,6 +278,9 @@ class MpiCrew:
             if dead:
                 self._give_up(f"{self._names(dead)} died", dead)
             if told:
+                # The launcher tells everybody once a host has given up: who is out of time itself adds nothing.
+                if self.stuck_on is not None or (self._deadline is not None and now > self._deadline - self.timeout / 2):
+                    os._exit(EXIT_STALLED)
                 self._give_up("the job was told to stop (SIGTERM)", [], code=128 + signal.SIGTERM)
             deadline = self._deadline
             if deadline is not None and now > deadline:

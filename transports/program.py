@@ -33,11 +33,14 @@ from .memory import INLINE_BYTES, INLINE_SLOTS, Connection
 
 COLUMNS = 16
 (KIND, WAIT, WAIT_K, FN, DST, DST2, A, B, COUNT, PARAM, POST, POST_K, POST2, POST2_K, PEER, SLOT) = range(COLUMNS)
-LOCAL, ISEND, IRECV, MPI_WAIT = range(4)
+LOCAL, ISEND, IRECV, MPI_WAIT, CLOCK_BEGIN, CLOCK_SEND, CLOCK_RECV, CLOCK_AFTER, CLOCK_WORK, CLOCK_END = range(10)
+# What the columns hold in instructions of the virtual clock (clock.py): there is nothing to call.
+CLOCK_PORT, CLOCK_OVERHEAD, CLOCK_HOLD, CLOCK_VALUE, CLOCK_WORK_PS, CLOCK_LATENCY, CLOCK_INDEX = FN, DST, DST2, A, B, COUNT, PARAM
 EPOCH_SHIFT = 24
 MPI_MESSAGE_MAX = 2**31 - 1
 RECEIVES_AHEAD = 4  # MPI receives posted before their turn, so that data arrives while the rank reduces
 
+CACHED, STREAM_AWAY, STREAM_ALL = range(3)
 INLINE, EAGER, PULL, PUSH, MPI = range(5)
 MODE_NAMES = ("inline", "eager", "pull", "push", "mpi")
 
@@ -47,12 +50,14 @@ class Peers:
     """Where everything lies, seen from one rank.
 
     buffers: int64 [ranks, 3], address of INPUT, OUTPUT, SCRATCH of each rank on this host, 0 for ranks elsewhere;
-    connection: (sender, receiver) -> Connection, both on this host.
+    connection: (sender, receiver) -> Connection, both on this host; stamp: (rank on this host, number of a message it sends,
+    parity of the epoch) -> address of that message's virtual times, where the session has a virtual clock.
     """
 
     rank: int
     buffers: np.ndarray
     connection: Callable[[int, int], Connection]
+    stamp: Callable[[int, int, int], int] | None = None
 
     def here(self, rank: int) -> bool:
         return bool(self.buffers[rank, OUTPUT])
@@ -60,11 +65,12 @@ class Peers:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What the planner may choose. eager_bytes: the largest message through a mailbox; streaming: whether the data is
-    too large for the cache, so that results are written around it (non-temporal stores)."""
+    """What the planner may choose. eager_bytes: the largest message through a mailbox; streaming: which results are
+    written around the cache (non-temporal stores): CACHED none, STREAM_AWAY those in other ranks' outputs, STREAM_ALL
+    all of them. Never those that overwrite what was just read, as in place: their lines are in the cache already."""
 
     eager_bytes: int = 512
-    streaming: bool = False
+    streaming: int = CACHED
 
 
 @dataclass(frozen=True)
@@ -279,10 +285,13 @@ def _messages(c: Causality, peers: Peers, itemsize: int, tuning: Tuning) -> dict
     return out
 
 
-def lower(schedule: Schedule, c: Causality, peers: Peers, kernels, itemsize: int, tuning: Tuning) -> Program:
+def lower(
+    schedule: Schedule, c: Causality, peers: Peers, kernels, itemsize: int, tuning: Tuning, timekeeper=None
+) -> Program:
     """The program of rank ``peers.rank``.
 
-    kernels: kernels.cpu.Pointers for the op and dtype; itemsize: bytes an element.
+    kernels: kernels.cpu.Pointers for the op and dtype; itemsize: bytes an element; timekeeper: clock.Timekeeper of this
+    rank, whose instructions move its virtual clock beside the data, or None.
     Raises ValueError for an MPI message of 2 GiB or more.
     """
     me = peers.rank
@@ -306,8 +315,12 @@ def lower(schedule: Schedule, c: Causality, peers: Peers, kernels, itemsize: int
             rows.append(_Row(wait=message.connection.ack, wait_k=message.ack_k, peer=peer))
             acks_waited[peer] = message.ack_k
 
+    if timekeeper:
+        rows += timekeeper.begin()
     skip = -1
     for i, step in enumerate(table):
+        if timekeeper:
+            rows += timekeeper.step(i, mpi.take_slot)
         mpi.post_receives(rows, i, lambda o: address(me, int(table["dst_buffer"][o]), int(table["dst_offset"][o])))
         if i == skip:
             continue
@@ -317,7 +330,10 @@ def lower(schedule: Schedule, c: Causality, peers: Peers, kernels, itemsize: int
         src = address(me, int(step["src_buffer"]), int(step["src_offset"]))
         dst = address(me, int(step["dst_buffer"]), int(step["dst_offset"]))
         final = bool(step["final"])
-        stream = tuning.streaming and (final or (op in (RECV, COPY) and step["dst_buffer"] == OUTPUT))
+        result = final or (op in (RECV, COPY) and step["dst_buffer"] == OUTPUT)
+        overwrites_source = op == REDUCE or (op == RECV_REDUCE and dst == src)
+        stream = tuning.streaming == STREAM_ALL and result and not overwrites_source
+        stream_away = tuning.streaming >= STREAM_AWAY and not overwrites_source
         row = _Row(peer=peer)
         if op == SEND:
             message = messages[start + i]
@@ -329,8 +345,7 @@ def lower(schedule: Schedule, c: Causality, peers: Peers, kernels, itemsize: int
             if message.mode != PULL:
                 to = c.steps[c.mate[start + i]]
                 target = address(peer, int(to["dst_buffer"]), int(to["dst_offset"])) if message.mode == PUSH else 0
-                push_stream = tuning.streaming and message.mode == PUSH
-                row.call(kernels.copy_nt if push_stream else kernels.copy, dst=target, a=src, count=n * itemsize)
+                row.call(kernels.copy_nt if stream_away and message.mode == PUSH else kernels.copy, dst=target, a=src, count=n * itemsize)
                 row.into_mailbox(message)
         elif op in (RECV, RECV_REDUCE):
             message = messages[int(c.mate[start + i])]
@@ -353,7 +368,8 @@ def lower(schedule: Schedule, c: Causality, peers: Peers, kernels, itemsize: int
                     skip, next_peer = i + 1, int(table["peer"][i + 1])
                     row.dst2 = address(next_peer, int(to["dst_buffer"]), int(to["dst_offset"]))
                     row.post2, row.post2_k = forward.connection.avail, forward.k
-                row.call(_reduction(kernels, final, stream, bool(forward)), dst, src, incoming, n, schedule.ranks)
+                reduction = _reduction(kernels, final, stream, bool(forward), stream_away)
+                row.call(reduction, dst, src, incoming, n, schedule.ranks)
                 row.from_mailbox(message, operand="b")
             elif message.mode in (INLINE, EAGER, PULL):
                 row.call(kernels.copy_nt if stream else kernels.copy, dst=dst, a=incoming, count=n * itemsize)
@@ -361,7 +377,7 @@ def lower(schedule: Schedule, c: Causality, peers: Peers, kernels, itemsize: int
             elif message.mode == MPI:
                 continue  # it landed in place
         elif op == REDUCE:
-            row.call(_reduction(kernels, final, stream, False), dst, src, dst, n, schedule.ranks)
+            row.call(_reduction(kernels, final, stream), dst, src, dst, n, schedule.ranks)
         elif op == COPY:
             row.call(kernels.copy_nt if stream else kernels.copy, dst=dst, a=src, count=n * itemsize)
         elif op == NOP:
@@ -372,6 +388,8 @@ def lower(schedule: Schedule, c: Causality, peers: Peers, kernels, itemsize: int
     for i in np.flatnonzero(table["op"] == SEND):
         if messages[start + int(i)].mode in (PULL, MPI):
             wait_until_taken(int(i))
+    if timekeeper:
+        rows += timekeeper.end()
     code = np.zeros((2, len(rows), COLUMNS), np.int64)
     for parity in (0, 1):
         for line, row in zip(code[parity], rows):
@@ -379,9 +397,10 @@ def lower(schedule: Schedule, c: Causality, peers: Peers, kernels, itemsize: int
     return Program(code, mpi.slots, tuple(modes), mpi.staging)
 
 
-def _reduction(kernels, final: bool, stream: bool, both: bool) -> int:
-    """The kernel (kernels.cpu.Pointers) for a reduction."""
-    return getattr(kernels, "reduce" + "_final" * final + "_both" * both + "_nt" * stream)
+def _reduction(kernels, final: bool, stream: bool, both: bool = False, stream_away: bool = False) -> int:
+    """The kernel (kernels.cpu.Pointers) for a reduction; both: into a second place too, which stream_away is about."""
+    how = "_nt" if stream else "_nt2" if both and stream_away else ""
+    return getattr(kernels, "reduce" + "_final" * final + "_both" * both + how)
 
 
 def _pushed_next(table, i, messages, start) -> _Message | None:
@@ -501,10 +520,13 @@ class _MpiSide:
         return _Row(kind=kind, a=where, count=n, param=int(self.table["channel"][i]), peer=int(self.table["peer"][i]),
                     slot=slot)  # fmt: skip
 
-    def send(self, i, src):
-        self.send_slot[i] = self.slots
-        self.unfinished.add(i)
+    def take_slot(self) -> int:
         self.slots += 1
+        return self.slots - 1
+
+    def send(self, i, src):
+        self.send_slot[i] = self.take_slot()
+        self.unfinished.add(i)
         return self._row(ISEND, i, src, self.send_slot[i])
 
     def finish_send(self, rows, i):
@@ -529,8 +551,7 @@ class _MpiSide:
                 for j in sorted(self.unfinished):
                     if self._overwrites(i, j):
                         self.finish_send(rows, j)
-            self.receive_slot[i] = self.slots
-            self.slots += 1
+            self.receive_slot[i] = self.take_slot()
             where = self.landing[i] if i in self.landing else destination(i)
             rows.append(self._row(IRECV, i, where, self.receive_slot[i]))
             self.next += 1

@@ -19,10 +19,25 @@ from ..collectives.schedule import INPUT, OUTPUT, SCRATCH, Schedule
 from ..errors import UserError
 from ..kernels import cpu
 from ..kernels.dtypes import find_dtype
+from .clock import Clock, Timekeeper, stamps_needed
 from .fault import Fault
 from .memory import ABORT, SAMPLES_MAX, Arena
 from .program import MODE_NAMES, Causality, Peers, Program, Tuning, causality, lower
-from .walker import ABORTED, OK, time_block, time_library, walk
+from .tuning import streaming
+from .walker import (
+    ABORTED,
+    CLOCK,
+    DELAYS,
+    OK,
+    PACE,
+    PACED_NS,
+    PACED_START,
+    PORTS_FREE,
+    barrier,
+    time_block,
+    time_library,
+    walk,
+)
 
 REFERENCES = ("mpi-native", "numpy")  # measured beside ours; they have no schedule
 
@@ -61,6 +76,18 @@ class Post:
     requests: Callable[[int], None]  # makes room for that many MPI requests
 
 
+@dataclass(frozen=True)
+class VirtualTimes:
+    """What the virtual clocks showed.
+
+    finish: int64 [samples, ranks] ps, when each rank's clock stopped; wall: float64 [samples, ranks] seconds from the start to
+    the end of each rank's paced all-reduce, or None.
+    """
+
+    finish: np.ndarray
+    wall: np.ndarray | None
+
+
 class Crew(Protocol):
     """The ranks, and how they talk outside the timed region."""
 
@@ -86,9 +113,16 @@ class Crew(Protocol):
 
 class Session:
     def __init__(
-        self, crew: Crew, *, eager_bytes: int | None = None, cache_bytes: int = 32 << 20, fault: Fault | None = None
+        self,
+        crew: Crew,
+        *,
+        eager_bytes: int | None = None,
+        cache_bytes: int = 32 << 20,
+        fault: Fault | None = None,
+        clock: Clock | None = None,
     ):
-        """cache_bytes: the last-level cache; larger working sets are written around it. fault: for tests."""
+        """cache_bytes: the last-level cache; larger working sets are written around it. fault: for tests. clock: gives the
+        ranks virtual clocks; the crew's arena needs room for its stamps. Raises Unavailable."""
         self.fault = fault
         self.crew = crew
         self.eager_bytes = eager_bytes if eager_bytes is not None else Tuning.eager_bytes
@@ -99,6 +133,15 @@ class Session:
         self.programs: list[Program] = []
         self._library: np.ndarray | None = None
         self._plans: dict[tuple, tuple[Schedule, Causality]] = {}
+        self.clock = clock
+        self._timekeepers: list[Timekeeper] = []
+        if clock:
+            if clock.ranks != crew.ranks:
+                raise Unavailable(f"the virtual clock is of {clock.ranks} ranks, but there are {crew.ranks}")
+            for post in crew.posts:
+                post.state = np.concatenate(
+                    [post.state, np.zeros(PORTS_FREE - len(post.state) + 2 * clock.ports, np.int64)]
+                )
 
     @property
     def ranks(self) -> int:
@@ -122,7 +165,10 @@ class Session:
             raise Unavailable(f"{nbytes} bytes, but the session was opened for {self.crew.arena.layout.buffer_bytes}")
         self.job = job
         self.programs = []
+        self._timekeepers = []
         self._library = None
+        if self.clock and job.algorithm in REFERENCES:
+            raise Unavailable(f"{job.algorithm} has no schedule that a virtual clock could follow")
         if job.algorithm == "numpy":
             if self.crew.ranks_here != self.ranks:
                 raise Unavailable("numpy reduces in one process, so it needs all ranks on one host")
@@ -141,12 +187,22 @@ class Session:
                 f"{job.algorithm} needs {schedule.scratch * d.itemsize} bytes of scratch a rank, but the session was "
                 f"opened for {self.crew.arena.layout.scratch_bytes}"
             )
+        stamps = stamps_needed(schedule.tables) if self.clock else 0
+        if stamps > self.crew.arena.layout.stamps:
+            raise Unavailable(
+                f"{job.algorithm} sends {stamps} messages a rank, but the session was opened with room for the virtual times "
+                f"of {self.crew.arena.layout.stamps}"
+            )
         kernels = cpu.pointers(job.op, job.dtype)
         working_set = self.crew.ranks_here * nbytes * (1 if job.in_place else 2)
-        tuning = Tuning(self.eager_bytes, streaming=working_set > self.cache_bytes)
+        tuning = Tuning(self.eager_bytes, streaming(working_set, self.cache_bytes))
 
         def lower_one(post: Post) -> Program:
-            program = lower(schedule, known, post.peers, kernels, d.itemsize, tuning)
+            timekeeper = None
+            if self.clock:
+                timekeeper = Timekeeper(known, post.peers, self.clock, d.itemsize)
+                self._timekeepers.append(timekeeper)
+            program = lower(schedule, known, post.peers, kernels, d.itemsize, tuning, timekeeper)
             post.requests(program.requests)
             return program
 
@@ -256,6 +312,37 @@ class Session:
         here = {"max": taken.max, "min": taken.min, "mean": taken.mean}[across](axis=0)
         late = self.crew.combine(np.array([max(late for _, late, _ in results)], np.float64), "max")
         return self.crew.combine(here, across), int(late[0])
+
+    def virtual(self, samples: int, first: int = 0, pace: float = 0.0) -> VirtualTimes:
+        """Run `samples` all-reduces under the virtual clock, with the network's noise of samples first, first + 1, ...
+
+        pace: how many wall-clock seconds a virtual second shall last; 0: do not hold anything back.
+        """
+        finish = np.zeros((samples, self.ranks), np.int64)
+        wall = np.zeros((samples, self.ranks))
+        for sample in range(samples):
+            epoch, turn = self.epoch, self.turn
+            self.epoch += 1
+            self.turn += 1
+            self._all_ok(self.crew.each(lambda post: self._virtual(post, epoch, turn, first + sample, pace)))  # noqa: B023
+            for post in self.crew.posts:
+                finish[sample, post.rank] = post.state[CLOCK]
+                wall[sample, post.rank] = post.state[PACED_NS] * 1e-9
+        return VirtualTimes(self.crew.combine(finish, "sum"), self.crew.combine(wall, "sum") if pace else None)
+
+    def _virtual(self, post: Post, epoch: int, turn: int, sample: int, pace: float) -> int:
+        receives = self._timekeepers[self.crew.posts.index(post)].receives
+        delays = np.ascontiguousarray(self.clock.delays(post.rank, receives, sample), np.int64)
+        state = post.state
+        state[DELAYS] = delays.ctypes.data
+        state[PACE] = round(pace * 1e9)
+        if pace:
+            status, state[PACED_START] = barrier(turn, state, post.mpi, post.flag)
+            if status != OK:
+                return status
+        status = walk(self._program_of(post).code[epoch & 1], epoch, state, post.mpi, post.flag)
+        state[DELAYS] = state[PACE] = 0  # for runs without a sample's number
+        return status
 
     def _program_of(self, post: Post) -> Program:
         return self.programs[self.crew.posts.index(post)]

@@ -27,7 +27,9 @@ def exact(op, column, ranks, dtype):
     total %= 1 << bits
     if d.kind == "i" and total >= 1 << (bits - 1):
         total -= 1 << bits
-    return int(math.copysign(abs(total) // ranks, total)) if op == "avg" else total
+    if op == "avg":
+        total = abs(total) // ranks * (1 if total >= 0 else -1)
+    return total
 
 
 @pytest.mark.parametrize("op", OPS)
