@@ -48,5 +48,5 @@ def test_an_empty_message_is_one_packet():
 
 
 def test_an_unknown_framing_is_named():
-    with pytest.raises(UserError, match="carrier pigeon.*rocev2"):
+    with pytest.raises(UserError, match="carrier pigeon"):
         framing.goodput(1e9, "carrier pigeon", 4096)
