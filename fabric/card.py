@@ -98,9 +98,13 @@ class Nic:
     name: str = _figure("text", "the NIC")
     rate: float = _rate("bytes a second a direction of one NIC, all its ports together, before framing")
     ports: int = _count("ports that carry the rate together", 1, 16)
-    pcie_generation: int = _count("PCIe generation between GPU and NIC", 1, 7)
-    pcie_lanes: int = _count("PCIe lanes between GPU and NIC", 1, 64)
-    pcie_efficiency: float = _figure("fraction", "what transaction headers leave of PCIe's line rate", 0.1, 1.0)
+    pcie_generation: int | None = _count(
+        "PCIe generation from GPU to NIC; left out: no PCIe", 1, 7, optional=True
+    )
+    pcie_lanes: int | None = _count("PCIe lanes between GPU and NIC", 1, 64, optional=True)
+    pcie_efficiency: float | None = _figure(
+        "fraction", "what transaction headers leave of PCIe's line rate", 0.1, 1.0, optional=True
+    )
     framing: str = _figure("choice", "how packets are framed", choices=("rocev2", "infiniband", "slingshot", "ttpoe"))
     mtu: int = _figure("bytes", "payload of a full packet", 64, 65536)
     message_overhead: float = _time("time that a message occupies the processor which posts it (LogGP's o)")
@@ -125,12 +129,16 @@ class Network:
     topology: str = _figure(
         "choice", "its shape", choices=("single-switch", "fat-tree", "rail", "dragonfly", "torus", "mesh")
     )
-    tiers: int = _count("tiers of switches that are built (dragonfly: 2; torus and mesh: 1)", 1, 4)
+    tiers: int = _count("tiers of switches, and so kinds of cable (dragonfly: 3, torus and mesh: 1)", 1, 4)
     planes: int = _count("separate networks over which a NIC's ports are spread", 1, 16)
     oversubscription: float = _figure("ratio", "down-link to up-link capacity of a leaf switch", 1.0, 64.0)
     routing: str = _figure("choice", "how a path is chosen", choices=("ecmp", "adaptive", "static"))
     cable_lengths: tuple[float, ...] = _figure(
-        "length", "typical cable of each tier, from the NIC up", 0.0, 1e5, many=True
+        "length",
+        "typical cable of each tier, from the NIC up (dragonfly: to a NIC, in a group, between groups)",
+        0.0,
+        1e5,
+        many=True,
     )
     sharp: bool = _figure("flag", "whether its switches reduce (SHARP)")
     throughput_fraction: float | None = _figure(
