@@ -57,7 +57,7 @@ def measure(session: Session, job: Job, effort: Effort) -> Measured:
     inner = 1 if effort.fresh else _repeats(estimate)
     samples, late, stopped = _samples(session, effort, inner, estimate)
     if effort.check:
-        wrong += _check_after(session, job, data)
+        wrong += check_after(session, job, data)
     median, low, high = median_interval(samples)
     timing = Timing(
         seconds=median, ci_low=low, ci_high=high, samples=[float(s) for s in samples], inner=inner, warmup=warmups,
@@ -122,7 +122,7 @@ def _samples(session: Session, effort: Effort, inner: int, estimate: float) -> t
         size = int(max(1, min(len(everything) // 2 + 1, room, 1000)))
 
 
-def _check_after(session: Session, job: Job, data: Pattern) -> int:
+def check_after(session: Session, job: Job, data: Pattern) -> int:
     """Wrong elements after timing: of the last timed result where its input still stands, and of a fresh all-reduce."""
     wrong = 0
     if not job.in_place:

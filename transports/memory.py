@@ -7,6 +7,7 @@ base. n is the number of ranks on the host::
     control     abort word, start line, one line a rank for arrivals and one for what the rank is doing
     connections n * n blocks: announcements, acks, inline slots, two mailboxes
     samples     float64, seconds, written by each rank after timing
+    stamps      virtual times of the messages each rank sends, where the session has a virtual clock (clock.py)
     buffers     INPUT, OUTPUT, SCRATCH of each rank, 2 MiB aligned
 
 A flag has a cache line to itself, so that polling it disturbs nothing else.
@@ -29,6 +30,8 @@ INLINE_SLOTS = 16
 BULK = 64 << 10  # bytes of one mailbox, for few ranks
 BULK_TOTAL = 512 << 20  # all mailboxes of a host together
 SAMPLES_MAX = 4096  # samples of one timed block
+# Words of a stamp: when the message's first byte arrives and the flag that says so; when it was received, and its flag.
+ARRIVES, ARRIVES_FLAG, RECEIVED, RECEIVED_FLAG, STAMP_BYTES = 0, 8, 16, 24, 32
 
 # Words of the control area.
 ABORT = 0
@@ -68,12 +71,14 @@ class Connection:
 class Layout:
     """Offsets within an arena for `ranks` ranks on one host.
 
-    buffer_bytes: capacity of INPUT and of OUTPUT; scratch_bytes: of SCRATCH.
+    buffer_bytes: capacity of INPUT and of OUTPUT; scratch_bytes: of SCRATCH; stamps: messages that one rank may send in an
+    all-reduce under a virtual clock.
     """
 
     ranks: int
     buffer_bytes: int
     scratch_bytes: int
+    stamps: int = 0
 
     @property
     def bulk_bytes(self) -> int:
@@ -93,8 +98,12 @@ class Layout:
         return self._connections + self.ranks * self.ranks * self._connection_bytes
 
     @property
+    def _stamps(self) -> int:
+        return self._samples + self.ranks * SAMPLES_MAX * 8
+
+    @property
     def _buffers(self) -> int:
-        return _round(self._samples + self.ranks * SAMPLES_MAX * 8)
+        return _round(self._stamps + self.ranks * 2 * self.stamps * STAMP_BYTES)
 
     @property
     def _rank_bytes(self) -> int:
@@ -113,6 +122,10 @@ class Layout:
 
     def samples(self, index: int) -> int:
         return self._samples + index * SAMPLES_MAX * 8
+
+    def stamp(self, index: int, number: int, parity: int) -> int:
+        """The stamp of message `number` that a rank sends, from 0 in its table's order."""
+        return self._stamps + ((2 * index + parity) * self.stamps + number) * STAMP_BYTES
 
     def buffer(self, index: int, which: int) -> int:
         start = self._buffers + index * self._rank_bytes
@@ -135,6 +148,9 @@ class Arena:
     def connection(self, sender: int, receiver: int) -> Connection:
         """Indices on the host."""
         return Connection(self.base + self.layout.connection(sender, receiver), self.layout.bulk_bytes)
+
+    def stamp(self, index: int, number: int, parity: int) -> int:
+        return self.base + self.layout.stamp(index, number, parity)
 
     def buffer(self, index: int, which: int) -> int:
         return self.base + self.layout.buffer(index, which)

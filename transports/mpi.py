@@ -275,11 +275,12 @@ class MpiCrew:
                 time.sleep(1.0)  # somebody here has said why; the launcher ends the job
                 os._exit(EXIT_STALLED)
             dead = [i for i in range(self.ranks_here) if not _alive(self.arena.doing(i, PID).value)]
-            if dead:
+            aborted = self.arena.word(ABORT).value != 0  # the reason is being said, or asked for (explain_stall)
+            if dead and not aborted:
                 self._give_up(f"{self._names(dead)} died", dead)
             if told:
                 # The launcher tells everybody once a host has given up: who is out of time itself adds nothing.
-                if self.stuck_on is not None or (self._deadline is not None and now > self._deadline - self.timeout / 2):
+                if aborted or (self._deadline is not None and now > self._deadline - self.timeout / 2):
                     os._exit(EXIT_STALLED)
                 self._give_up("the job was told to stop (SIGTERM)", [], code=128 + signal.SIGTERM)
             deadline = self._deadline
@@ -345,8 +346,8 @@ class MpiCrew:
             for request in sent:
                 request.Test()
         silent = sorted(set(range(self.ranks)) - heard)
-        if self.rank == min(heard):
-            names = ", ".join(f"rank {r} (on {self.hosts[r]})" for r in silent) or "some rank"
+        if silent and self.rank == min(heard):  # where all answer, a host that knew the reason has said it
+            names = ", ".join(f"rank {r} (on {self.hosts[r]})" for r in silent)
             self._say(f"{names} did not come back within {self.timeout:g} s (--timeout)")
         else:
             time.sleep(1.0)

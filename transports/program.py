@@ -35,7 +35,15 @@ COLUMNS = 16
 (KIND, WAIT, WAIT_K, FN, DST, DST2, A, B, COUNT, PARAM, POST, POST_K, POST2, POST2_K, PEER, SLOT) = range(COLUMNS)
 LOCAL, ISEND, IRECV, MPI_WAIT, CLOCK_BEGIN, CLOCK_SEND, CLOCK_RECV, CLOCK_AFTER, CLOCK_WORK, CLOCK_END = range(10)
 # What the columns hold in instructions of the virtual clock (clock.py): there is nothing to call.
-CLOCK_PORT, CLOCK_OVERHEAD, CLOCK_HOLD, CLOCK_VALUE, CLOCK_WORK_PS, CLOCK_LATENCY, CLOCK_INDEX = FN, DST, DST2, A, B, COUNT, PARAM
+CLOCK_PORT, CLOCK_OVERHEAD, CLOCK_HOLD, CLOCK_VALUE, CLOCK_WORK_PS, CLOCK_LATENCY, CLOCK_INDEX = (
+    FN,
+    DST,
+    DST2,
+    A,
+    B,
+    COUNT,
+    PARAM,
+)
 EPOCH_SHIFT = 24
 MPI_MESSAGE_MAX = 2**31 - 1
 RECEIVES_AHEAD = 4  # MPI receives posted before their turn, so that data arrives while the rank reduces
@@ -345,7 +353,12 @@ def lower(
             if message.mode != PULL:
                 to = c.steps[c.mate[start + i]]
                 target = address(peer, int(to["dst_buffer"]), int(to["dst_offset"])) if message.mode == PUSH else 0
-                row.call(kernels.copy_nt if stream_away and message.mode == PUSH else kernels.copy, dst=target, a=src, count=n * itemsize)
+                row.call(
+                    kernels.copy_nt if stream_away and message.mode == PUSH else kernels.copy,
+                    dst=target,
+                    a=src,
+                    count=n * itemsize,
+                )
                 row.into_mailbox(message)
         elif op in (RECV, RECV_REDUCE):
             message = messages[int(c.mate[start + i])]

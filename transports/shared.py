@@ -37,12 +37,22 @@ class LocalCrew:
     transport = "shared"
     is_root = True
 
-    def __init__(self, ranks: int, buffer_bytes: int, scratch_bytes: int, *, timeout: float = 60.0, pin: bool = True):
-        """timeout: seconds one piece of work may take before it counts as stalled. Raises MemoryError."""
+    def __init__(
+        self,
+        ranks: int,
+        buffer_bytes: int,
+        scratch_bytes: int,
+        *,
+        timeout: float = 60.0,
+        pin: bool = True,
+        stamps: int = 0,
+    ):
+        """timeout: seconds one piece of work may take before it counts as stalled; stamps: messages that a rank may send in
+        an all-reduce under a virtual clock. Raises MemoryError."""
         self.ranks = self.ranks_here = ranks
         self.timeout = timeout
         self.activity = "start-up"
-        self.arena = private_arena(Layout(ranks, buffer_bytes, scratch_bytes))
+        self.arena = private_arena(Layout(ranks, buffer_bytes, scratch_bytes, stamps))
         available = cores()
         self.pinned = pin and ranks <= len(available) and hasattr(os, "sched_setaffinity")
         spins, window = patience(ranks, len(available))
@@ -55,7 +65,7 @@ class LocalCrew:
                 state=new_state(self.arena.base, i, ranks, spins, window),
                 mpi=mpi,
                 flag=flag,
-                peers=Peers(i, buffers, self.arena.connection),
+                peers=Peers(i, buffers, self.arena.connection, self.arena.stamp),
                 requests=lambda n: None,
             )
             for i in range(ranks)

@@ -22,6 +22,18 @@ from .machine import (
 )
 from .memory import ABORT, ARRIVED, DOING, EPOCH_WORD, RANK_CONTROL, RANK_LINES, START, WAITS_FOR
 from .program import (
+    CLOCK_AFTER,
+    CLOCK_BEGIN,
+    CLOCK_HOLD,
+    CLOCK_INDEX,
+    CLOCK_LATENCY,
+    CLOCK_OVERHEAD,
+    CLOCK_PORT,
+    CLOCK_RECV,
+    CLOCK_SEND,
+    CLOCK_VALUE,
+    CLOCK_WORK,
+    CLOCK_WORK_PS,
     COUNT,
     DST,
     DST2,
@@ -31,6 +43,7 @@ from .program import (
     ISEND,
     KIND,
     LOCAL,
+    MPI_WAIT,
     PARAM,
     PEER,
     POST,
@@ -46,6 +59,10 @@ from .program import (
 
 # Fields of a rank's `state`, int64: constants of the session.
 BASE, INDEX, RANKS_HERE, SPINS, WINDOW_NS, STATE = 0, 1, 2, 3, 4, 5
+# Behind them, where the session has a virtual clock (clock.py): the clock, ps; wall-clock ns a virtual second, 0 where it
+# is not paced; the agreed start and how long the all-reduce took in wall-clock time, ns; the address of the delays; then
+# for each port when it is free to send and to receive, ps.
+CLOCK, PACE, PACED_START, PACED_NS, DELAYS, PORTS_FREE = range(STATE, STATE + 6)
 # Fields of `mpi`, int64: addresses of library functions and handles; all 0 without MPI.
 (M_ISEND, M_IRECV, M_WAIT, M_TEST, M_BARRIER, M_ALLREDUCE, M_COMM, M_BYTE, M_REQUESTS, M_STATUS, M_FLAG,
  M_BARRIER_COMM, MPI_FIELDS) = range(13)  # fmt: skip
@@ -108,6 +125,86 @@ def _finish(slot, state, mpi, flag, peer):
 
 
 @njit(nogil=True, cache=True)
+def _hold(until, waiting_slot, state, mpi):
+    """Let wall-clock time pass up to `until`, ns. Returns OK, ABORTED or MPI_FAILED."""
+    turn = 0
+    while clock_ns() < until:
+        if load_acquire(state[BASE] + ABORT) != 0:
+            return ABORTED
+        if waiting_slot >= 0 and turn % 16 == 0:
+            if call3(mpi[M_TEST], mpi[M_REQUESTS] + waiting_slot * REQUEST_BYTES, mpi[M_FLAG], mpi[M_STATUS]) != 0:
+                return MPI_FAILED
+        if state[SPINS] < 1000:
+            yield_core()
+        else:
+            spin_hint()
+        turn += 1
+    return OK
+
+
+@njit(nogil=True, cache=True)
+def _tick(row, stamp, waiting_slot, state, mpi):
+    """One instruction of the virtual clock (clock.py). Returns OK, ABORTED or MPI_FAILED."""
+    kind = row[KIND]
+    t = state[CLOCK]
+    if kind == CLOCK_WORK:
+        state[CLOCK] = t + row[CLOCK_WORK_PS]
+        return OK
+    if kind == CLOCK_BEGIN:
+        state[CLOCK] = 0
+        for i in range(PORTS_FREE, len(state)):
+            state[i] = 0
+        if state[PACE] == 0:
+            return OK
+        if state[PACED_START] == 0:
+            state[PACED_START] = clock_ns()
+        return _hold(state[PACED_START], waiting_slot, state, mpi)
+    if row[WAIT] != 0:
+        target = stamp + row[WAIT_K]
+        if load_acquire(row[WAIT]) < target:
+            status = _wait(row[WAIT], target, state, mpi, waiting_slot, row[PEER])
+            if status != OK:
+                return status
+    out_free = PORTS_FREE + 2 * row[CLOCK_PORT]
+    in_free = out_free + 1
+    said = t
+    if kind == CLOCK_SEND:
+        t = max(t + row[CLOCK_OVERHEAD], state[out_free])
+        state[out_free] = t + row[CLOCK_HOLD]
+        said = t + row[CLOCK_LATENCY]
+    elif kind == CLOCK_RECV:
+        arrived = max(load_acquire(row[CLOCK_VALUE]), state[in_free]) + row[CLOCK_HOLD]
+        state[in_free] = arrived
+        if state[DELAYS] != 0:
+            arrived += load_acquire(state[DELAYS] + 8 * row[CLOCK_INDEX])
+        if state[PACE] != 0:
+            status = _hold(_due(arrived, state), waiting_slot, state, mpi)
+            if status != OK:
+                return status
+        t = max(t, arrived) + row[CLOCK_OVERHEAD] + row[CLOCK_WORK_PS]
+        said = t
+    elif kind == CLOCK_AFTER:
+        t = max(t, load_acquire(row[CLOCK_VALUE]) + row[CLOCK_LATENCY])
+    elif state[PACE] != 0:  # CLOCK_END
+        status = _hold(_due(t, state), waiting_slot, state, mpi)
+        if status != OK:
+            return status
+        state[PACED_NS] = clock_ns() - state[PACED_START]
+    state[CLOCK] = t
+    if row[POST] != 0:
+        store_release(row[POST], said)
+        if row[POST_K] != 0:
+            store_release(row[POST] + 8, stamp + row[POST_K])
+    return OK
+
+
+@njit(nogil=True, cache=True)
+def _due(virtual, state):
+    """The wall-clock ns at which the virtual time, ps, has come."""
+    return state[PACED_START] + np.int64(np.ceil(virtual * 1e-12 * state[PACE]))
+
+
+@njit(nogil=True, cache=True)
 def walk(code, epoch, state, mpi, flag):
     """Run one all-reduce. code: int64 [rows, COLUMNS] of this epoch's parity; returns OK, ABORTED or MPI_FAILED."""
     stamp = epoch << EPOCH_SHIFT
@@ -135,12 +232,16 @@ def walk(code, epoch, state, mpi, flag):
                 return MPI_FAILED
             if kind == ISEND:
                 waiting_slot = row[SLOT]
-        else:
+        elif kind == MPI_WAIT:
             status = _finish(row[SLOT], state, mpi, flag, row[PEER])
             if status != OK:
                 return status
             if waiting_slot == row[SLOT]:
                 waiting_slot = -1
+        else:
+            status = _tick(row, stamp, waiting_slot, state, mpi)
+            if status != OK:
+                return status
     return OK
 
 

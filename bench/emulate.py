@@ -1,0 +1,137 @@
+"""Emulation: real ranks under a network's virtual clock, and one all-reduce size measured on it.
+
+Ranks move and reduce real data; the time is what the network's figures say of the messages they send (transports/clock.py),
+so it is the same on every machine and equals that of fabric/replay.py to the last picosecond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from ..collectives.schedule import COPY, RECV, RECV_REDUCE, REDUCE, SEND
+from ..fabric.network import PS, Network, delay_ps, pair_class, wire_ps, work_ps
+from ..transports.clock import Costs
+from ..transports.session import Job, Session, Unavailable
+from .measure import Effort, Measured, check_after
+from .pattern import pattern
+from .record import Timing
+from .statistics import median_interval
+
+NOISY_SAMPLES = 25  # a fixed number, so that the same seed gives the same median on every machine
+PACED_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class FabricClock:
+    """A fabric.network.Network as a transports.clock.Clock. Sample i has the noise of the network's seed + i."""
+
+    name: str
+    network: Network
+
+    @property
+    def ranks(self) -> int:
+        return self.network.ranks
+
+    @property
+    def ports(self) -> int:
+        return len(self.network.slow)
+
+    @property
+    def noisy(self) -> bool:
+        return self.network.noisy
+
+    def costs(self, rank: int, table: np.ndarray, itemsize: int) -> Costs:
+        columns = (table[name].astype(np.int64) for name in ("op", "peer", "count"))
+        return Costs(*_costs(self.network, rank, *columns, itemsize))
+
+    def delays(self, rank: int, receives: int, sample: int) -> np.ndarray:
+        return _delays(self.network._replace(seed=self.network.seed + sample), rank, receives)
+
+
+@njit(cache=True, nogil=True)
+def _costs(net, rank, op, peer, count, itemsize):
+    """int64 [5, steps], the rows of Costs."""
+    out = np.zeros((5, len(op)), np.int64)
+    for i in range(len(op)):
+        nbytes = count[i] * itemsize
+        if op[i] == SEND or op[i] == RECV or op[i] == RECV_REDUCE:
+            k = pair_class(net, rank, peer[i])
+            sends = op[i] == SEND
+            wire = wire_ps(net, k, rank, peer[i], nbytes) if sends else wire_ps(net, k, peer[i], rank, nbytes)
+            out[0, i] = net.port[k]
+            out[1, i] = net.send_overhead[k] if sends else net.recv_overhead[k]
+            out[2, i] = max(net.gap[k], wire) if sends else wire
+            out[3, i] = net.latency[k]
+        if op[i] == RECV_REDUCE or op[i] == REDUCE:
+            out[4, i] = work_ps(net.reduce_ps[rank], nbytes)
+        elif op[i] == COPY:
+            out[4, i] = work_ps(net.copy_ps[rank], nbytes)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _delays(net, rank, receives):
+    out = np.zeros(receives, np.int64)
+    for i in range(receives):
+        out[i] = delay_ps(net, rank, i)
+    return out
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """measured: virtual times; paced_seconds: median wall-clock seconds of the slowest rank, over the dilation, or None."""
+
+    measured: Measured
+    paced_seconds: float | None
+
+
+def emulate(session: Session, job: Job, effort: Effort, pace: float | None = None) -> Emulated:
+    """Run one mode of one size under the session's virtual clock; called by all processes of the session together.
+
+    Without noise there is one sample (or as many as effort.iterations says, all alike), with noise NOISY_SAMPLES. pace: hold
+    each message until its virtual arrival times this. Raises Unavailable, Stalled.
+    """
+    session.prepare(job)
+    wrong = None
+    data = pattern(job.dtype, job.op, session.ranks, seed=1)
+    session.fill(data.table)
+    if effort.check:
+        session.run()
+        wrong = session.check(data.low, data.high)
+    if job.in_place:  # results feed the next all-reduce
+        session.fill(lambda rank: np.zeros_like(data.table(rank)))
+    samples = effort.iterations or (NOISY_SAMPLES if session.clock.noisy else 1)
+    finish = session.virtual(samples).finish
+    seconds = _across(finish, effort.across) / PS
+    paced = _paced(session, pace, float(seconds.max()), min(samples, PACED_SAMPLES)) if pace else None
+    if effort.check:
+        wrong += check_after(session, job, data)
+    median, low, high = median_interval(seconds)
+    stopped = "iterations" if session.clock.noisy or effort.iterations else "exact"
+    timing = Timing(
+        seconds=median, ci_low=low, ci_high=high, samples=[float(s) for s in seconds], inner=1, warmup=0, stopped=stopped,
+        wrong=wrong,
+    )  # fmt: skip
+    return Emulated(Measured(timing, late=0), paced)
+
+
+def _paced(session: Session, pace: float, seconds: float, samples: int) -> float:
+    """Median over the first `samples` samples; seconds: the longest virtual time."""
+    longest = 0.8 * session.crew.timeout
+    if seconds * pace > longest:
+        raise Unavailable(
+            f"--pace {pace:g}: an all-reduce of {seconds:.3g} virtual seconds would last {seconds * pace:.3g} s, too near to "
+            f"--timeout {session.crew.timeout:g}; accepted here: --pace up to {longest / seconds:.3g}, or a longer --timeout"
+        )
+    wall = session.virtual(samples, pace=pace).wall
+    return float(np.median(wall.max(axis=1))) / pace
+
+
+def _across(finish: np.ndarray, how: str) -> np.ndarray:
+    """One time a sample of those of all ranks, [samples, ranks]; how as Effort.across."""
+    if how == "first":
+        return finish[:, 0]
+    return {"max": finish.max, "min": finish.min, "mean": finish.mean}[how](axis=1)
