@@ -598,6 +598,14 @@ def load(name_or_path: str | Path) -> System:
     return _load(_HERE / f"{text}.yaml")
 
 
+def software(part_name: str) -> Software:
+    """The constants of a communication library alone: a part such as "nccl-hopper". Raises UserError for an unknown one."""
+    node = _Node(f"{part_name}", {"part": _Node(part_name, part_name)})
+    figures: dict[str, Figure] = {}
+    _section(node, Software, "software", figures, {})
+    return _make(Software, "software", {key: figure.value for key, figure in figures.items()})
+
+
 def override(system: System, settings: Iterable[str]) -> System:
     """The system with figures set by words such as "nic.rate=400Gb/s"; keys are the card's, and "nodes".
 
