@@ -67,8 +67,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """The console command `busbw`. Returns the exit code: 0; 1 wrong results; 2 bad usage; 3 stalled; 130 Ctrl-C."""
-    args = parser().parse_args(arguments)
+    args, unknown = parser().parse_known_args(arguments)
     program = f"busbw {args.command}"
+    if unknown:
+        fail(program, f"unrecognized arguments: {' '.join(unknown)} (see {program} --help)")
     try:
         return args.run(args)
     except KeyboardInterrupt:
