@@ -147,12 +147,18 @@ def work_ps(byte_ps, nbytes):
 
 
 @njit(cache=True, nogil=True)
-def delay_ps(net, rank, index):
-    """The noise of a rank's receive number `index` (from 0, in table order): the same for every simulator."""
-    x = np.uint64(net.seed) ^ (np.uint64(rank) << np.uint64(40)) ^ np.uint64(index)
+def delay_slot(seed, rank, index):
+    """Which of the NOISE_ENTRIES quantiles the delay of a rank's receive number `index` is."""
+    x = np.uint64(seed) ^ (np.uint64(rank) << np.uint64(40)) ^ np.uint64(index)
     # splitmix64 (Steele, Lea and Flood 2014): consecutive inputs give unrelated outputs.
     x += np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     x = x ^ (x >> np.uint64(31))
-    return net.noise[np.int64(x >> np.uint64(52))]
+    return np.int64(x >> np.uint64(52))
+
+
+@njit(cache=True, nogil=True)
+def delay_ps(net, rank, index):
+    """The noise of a rank's receive number `index` (from 0, in table order): the same for every simulator."""
+    return net.noise[delay_slot(net.seed, rank, index)]

@@ -32,13 +32,14 @@ from numba import njit
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .network import delay_ps
+from .network import delay_slot
 
 LANES = 8  # int64 in a vector of 64 bytes
 STAGES = 8  # taken at once in registers; 8 left neighbours, a row and its costs fit AVX-512's 32 registers
 HALO = 64  # rows; stages between two refreshes of the halo
 CORE = 2048  # ranks a lane, about: begin, stay and pass of a group of LANES lanes are 0.4 MiB, for a core's own cache
 BLOCK = 64  # rows that are judged together, whether one length of chunk is all they meet
+NOISY_ROWS = 16  # rows whose delays are drawn together: with the quantiles they stay in the first cache
 EMPTY = -(1 << 60)  # begins of ranks that have not begun; far below any time, far above the overflow
 
 _I64 = ir.IntType(64)
@@ -60,7 +61,7 @@ def _kernel(mixed: bool, noisy: bool):
 
     begin, stay, pass_: int64 [rows, LANES]; left: int64 [STAGES, LANES], the row above row0 after each stage, and on return
     row1-1; lengths: int64 [6, rows, LANES] (after, own and pass for a long, then a short chunk; read if mixed); rank: int64
-    [rows, LANES] (if mixed); delays: int64 [>= row1-row0, STAGES, LANES] (if noisy), the first for row0; stage: of the first.
+    [rows, LANES] (if mixed); delays: int64 [STAGES, NOISY_ROWS, LANES] (if noisy), for rows row0, row0+1, ...; stage: of the first.
     """
 
     @intrinsic
@@ -116,7 +117,7 @@ def _kernel(mixed: bool, noisy: bool):
                         )
                     arrives = builder.add(builder.load(above[s]), pass_v)
                     if noisy:
-                        place = builder.add(builder.mul(builder.sub(row, row0), _I64(STAGES)), _I64(s))
+                        place = builder.add(builder.sub(row, row0), _I64(s * NOISY_ROWS))
                         arrives = builder.add(arrives, load(at_delays, place))
                     builder.store(x, above[s])
                     x = _maximum(builder, builder.add(x, stay_v), arrives)
@@ -175,11 +176,11 @@ def is_long(rank, stage, ranks, longer):
 @njit(cache=True, nogil=True)
 def receive_index(rank, stage, ranks, filled):
     """How many receives precede the one of `stage` in the rank's table, if chunks 0 ... filled-1 are not empty."""
-    # Of the chunks rank-2, rank-3, ... rank-stage-1, counted over whole turns from far enough below.
-    high, low = rank - 1 + 2 * ranks, rank - stage - 1 + 2 * ranks
+    # They brought the chunks rank-2, rank-3, ... rank-stage, which are counted over whole turns from far enough below.
+    high, low = rank - 1 + 2 * ranks, rank - stage + 2 * ranks
     to_high = high // ranks * filled + min(high % ranks, filled)
     to_low = low // ranks * filled + min(low % ranks, filled)
-    return to_high - to_low - 1
+    return to_high - to_low
 
 
 @njit(cache=True, nogil=True)
@@ -223,18 +224,31 @@ def _one_length(room, g, row0, row1, ranks, longer, stage, stages):
 
 
 @njit(cache=True, nogil=True)
-def _draw(net, room, g, row0, row1, stage, filled, delays):
-    """The delays of rows row0 ... row1-1 in STAGES stages, the first of them `stage`."""
+def _draw(net, rank, stage, filled, index, chunk, delays):
+    """The delays of some ranks (int64 [n]) in STAGES stages, the first of them `stage`: delays, int64 [STAGES, >= n].
+
+    index, chunk: int64 [>= n] to work in. The loops run over ranks so that LLVM makes vectors of them.
+    """
+    seed = net.seed
     ranks = len(net.reduce_ps)
-    for row in range(row0, row1):
+    n = len(rank)
+    if filled == ranks:
         for s in range(STAGES):
-            if filled == ranks:
-                for lane in range(LANES):
-                    delays[row - row0, s, lane] = delay_ps(net, room.rank[g, row, lane], stage + s - 1)
-            else:
-                for lane in range(LANES):
-                    rank = room.rank[g, row, lane]
-                    delays[row - row0, s, lane] = delay_ps(net, rank, receive_index(rank, stage + s, ranks, filled))
+            for i in range(n):
+                delays[s, i] = delay_slot(seed, rank[i], stage + s - 1)
+    else:
+        for i in range(n):
+            index[i] = receive_index(rank[i], stage, ranks, filled)
+            chunk[i] = (rank[i] - stage - 1) % ranks
+        for s in range(STAGES):
+            for i in range(n):
+                delays[s, i] = delay_slot(seed, rank[i], index[i])
+                index[i] += chunk[i] < filled
+                chunk[i] = chunk[i] - 1 if chunk[i] > 0 else ranks - 1
+    # Looked up apart: the loops above become vectors only without it.
+    for s in range(STAGES):
+        for i in range(n):
+            delays[s, i] = net.noise[delays[s, i]]
 
 
 @njit(cache=True, nogil=True)
@@ -249,7 +263,8 @@ def take(net, noisy, room, begin, longer, filled, stage, stages):
     blocks = -(-rows // BLOCK)
     single = np.empty(blocks, np.bool_)
     left = np.empty((STAGES, LANES), np.int64)
-    delays = np.empty((BLOCK if noisy else 1, STAGES, LANES), np.int64)
+    delays = np.empty((STAGES, NOISY_ROWS * LANES), np.int64)
+    index, chunk = np.empty(NOISY_ROWS * LANES, np.int64), np.empty(NOISY_ROWS * LANES, np.int64)
     for g in range(groups):
         for lane in range(LANES):
             start = room.ends[g * LANES + lane] - rows
@@ -271,11 +286,14 @@ def take(net, noisy, room, begin, longer, filled, stage, stages):
                         end += 1
                     row0, row1 = k * BLOCK, min(rows, end * BLOCK)
                     if noisy:
-                        _draw(net, room, g, row0, row1, first, filled, delays)
-                        if single[k]:
-                            _plain_noisy(b, c, w, left, lengths, rank, delays, row0, row1, first, ranks, longer)
-                        else:
-                            _mixed_noisy(b, c, w, left, lengths, rank, delays, row0, row1, first, ranks, longer)
+                        for row in range(row0, row1, NOISY_ROWS):
+                            end_row = min(row1, row + NOISY_ROWS)
+                            some = rank[row:end_row].reshape(-1)
+                            _draw(net, some, first, filled, index, chunk, delays)
+                            if single[k]:
+                                _plain_noisy(b, c, w, left, lengths, rank, delays, row, end_row, first, ranks, longer)
+                            else:
+                                _mixed_noisy(b, c, w, left, lengths, rank, delays, row, end_row, first, ranks, longer)
                     elif single[k]:
                         _plain(b, c, w, left, lengths, rank, delays, row0, row1, first, ranks, longer)
                     else:

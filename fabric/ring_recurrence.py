@@ -31,11 +31,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from ..collectives.schedule import split
 from ..errors import UserError
 from .network import Network, delay_ps, pair_class, wire_ps, work_ps
 from .ring_lanes import EMPTY, STAGES, fill, is_long, lanes, receive_index, take
 
-LEAST_RANKS = 4096  # from here on a ring is cut into segments and lanes
+LEAST_RANKS = 1024  # from here on a ring is cut into lanes
+SEGMENT_RANKS = 4096  # fewest that are worth a thread
 SEGMENT_HALO = 4096  # stages between two meetings of the threads, at most
 CHECK_STAGES = 512  # stages of the simple walk between two calls of `progress`
 
@@ -196,7 +198,7 @@ def _advance(net, count, itemsize, begin, reducing, stage, stages, threads):
         yield now, begin
     if not in_lanes:
         return
-    segments = max(1, min(threads, ranks // LEAST_RANKS))
+    segments = max(1, min(threads, ranks // SEGMENT_RANKS))
     halo = min(SEGMENT_HALO, ranks // segments // 8) // STAGES * STAGES
     cuts = [ranks * k // segments for k in range(segments + 1)]
     parts = [_Part(net, costs, cuts[k] - halo, cuts[k + 1], longer, filled, end) for k in range(segments)]
@@ -227,3 +229,134 @@ class _Part:
         mine = begin[self.at]
         take(self.net, self.net.noisy, self.room, mine, self.longer, self.filled, stage, stages)
         return mine
+
+
+class _Hops(NamedTuple):
+    """int64 figures of the hop from each rank to the next, [p], or [2, p] for messages of the smaller and the larger size."""
+
+    send_overhead: np.ndarray
+    recv_overhead: np.ndarray
+    latency: np.ndarray
+    port: np.ndarray
+    wire: np.ndarray
+    busy: np.ndarray  # max(gap, W): how long a send keeps its port
+    reduce: np.ndarray  # of the rank, not the hop
+
+
+class _Clocks(NamedTuple):
+    """int64 ps [p] (or [ports, p]): each rank's state between two stages; received: how many messages, for the noise."""
+
+    clock: np.ndarray
+    out_free: np.ndarray
+    in_free: np.ndarray
+    received: np.ndarray
+
+
+@njit(cache=True, nogil=True)
+def _fill_hops(net, sizes, hops):
+    ranks = len(net.reduce_ps)
+    for rank in range(ranks):
+        right = (rank + 1) % ranks
+        k = pair_class(net, rank, right)
+        hops.send_overhead[rank], hops.recv_overhead[rank] = net.send_overhead[k], net.recv_overhead[k]
+        hops.latency[rank], hops.port[rank] = net.latency[k], net.port[k]
+        for i in range(2):
+            hops.wire[i, rank] = wire_ps(net, k, rank, right, sizes[i])
+            hops.busy[i, rank] = max(net.gap[k], hops.wire[i, rank])
+            hops.reduce[i, rank] = work_ps(net.reduce_ps[rank], sizes[i])
+
+
+@njit(cache=True, nogil=True)
+def _one_stage(net, noisy, hops, clocks, longer, size, stage, before, begin, rank0, rank1):
+    """One stage of ranks rank0 ... rank1-1, message by message in the table's order.
+
+    longer: int64 [channels], long chunks; size: int8 [channels, 2, slices], which of the two sizes a slice of a long or
+    short chunk has, -1 where it is empty; before, begin: int64 [channels, slices, p], of the stage before and of this one.
+    """
+    ranks = len(net.reduce_ps)
+    channels, _, slices = size.shape
+    last = 2 * ranks - 2
+    for rank in range(rank0, rank1):
+        left, right = rank - 1 if rank else ranks - 1, rank + 1 if rank + 1 < ranks else 0
+        even, odd = (rank - stage - 1) % ranks, (-rank - stage - 1) % ranks  # the chunk of even and of odd channels
+        t = clocks.clock[rank]
+        for piece in range(slices):
+            for channel in range(channels):
+                # An odd channel turns the other way: its hops are those of the even ones, run backwards.
+                forward = channel % 2 == 0
+                which = size[channel, 0 if (even if forward else odd) < longer[channel] else 1, piece]
+                if which < 0:
+                    continue
+                if stage > 0:
+                    hop, peer = (left, left) if forward else (rank, right)
+                    q, wire = hops.port[hop], hops.wire[which, hop]
+                    first = max(before[channel, piece, peer] + hops.latency[hop], clocks.in_free[q, rank])
+                    clocks.in_free[q, rank] = first + wire
+                    arrival = first + wire
+                    if noisy:
+                        arrival += delay_ps(net, rank, clocks.received[rank])
+                        clocks.received[rank] += 1
+                    t = max(t, arrival) + hops.recv_overhead[hop]
+                    if stage < ranks:
+                        t += hops.reduce[which, rank]
+                if stage < last:
+                    hop = rank if forward else left
+                    q = hops.port[hop]
+                    t = max(t + hops.send_overhead[hop], clocks.out_free[q, rank])
+                    clocks.out_free[q, rank] = t + hops.busy[which, hop]
+                    begin[channel, piece, rank] = t
+        clocks.clock[rank] = t
+
+
+@njit(cache=True, nogil=True)
+def _some_stages(net, noisy, hops, clocks, longer, size, stage, stages, begins):
+    for s in range(stage, stage + stages):
+        _one_stage(net, noisy, hops, clocks, longer, size, s, begins[(s + 1) % 2], begins[s % 2], 0, len(net.reduce_ps))
+
+
+def many_rings(
+    net: Network,
+    count: int,
+    itemsize: int,
+    channels: int,
+    slices: int,
+    *,
+    threads: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray:
+    """finish of each rank, int64 [p] ps, of a ring of any channels and slices, every message evaluated."""
+    ranks = net.ranks
+    smaller = count // (channels * ranks * slices)  # cut three times as evenly as can be: two sizes in all
+    longer = np.empty(channels, np.int64)
+    size = np.full((channels, 2, slices), -1, np.int8)
+    for channel, (_, length) in enumerate(split(count, channels)):
+        base, longer[channel] = divmod(length, ranks)
+        for short in range(2):
+            for piece, (_, n) in enumerate(split(base + 1 - short, slices)):
+                # A channel without long chunks may have none of that size.
+                size[channel, short, piece] = min(n - smaller, 1) if n else -1
+    ports = len(net.slow)
+    hops = _Hops(*(np.empty(ranks, np.int64) for _ in range(4)), *(np.empty((2, ranks), np.int64) for _ in range(3)))
+    _fill_hops(net, np.array([smaller, smaller + 1]) * itemsize, hops)
+    clocks = _Clocks(np.zeros(ranks, np.int64), *np.zeros((2, ports, ranks), np.int64), np.zeros(ranks, np.int64))
+    begins = np.zeros((2, channels, slices, ranks), np.int64)
+    segments = max(1, min(threads, ranks // SEGMENT_RANKS))
+    cuts = [ranks * k // segments for k in range(segments + 1)]
+    # Between two calls of `progress`: about a tenth of a second.
+    some = max(1, 10**7 // (ranks * channels * slices))
+    stages = 2 * ranks - 1
+    with ThreadPoolExecutor(segments) as pool:
+        for stage in range(0, stages, some):
+            now = min(some, stages - stage)
+            if segments == 1:
+                _some_stages(net, net.noisy, hops, clocks, longer, size, stage, now, begins)
+            for s in range(stage, stage + now) if segments > 1 else ():
+
+                def work(k, s=s):
+                    before, begin = begins[(s + 1) % 2], begins[s % 2]
+                    _one_stage(net, net.noisy, hops, clocks, longer, size, s, before, begin, cuts[k], cuts[k + 1])
+
+                list(pool.map(work, range(segments)))
+            if progress is not None:
+                progress((stage + now) / stages)
+    return clocks.clock
