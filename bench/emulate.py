@@ -6,12 +6,15 @@ so it is the same on every machine and equals that of fabric/replay.py to the la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from ..collectives.schedule import COPY, RECV, RECV_REDUCE, REDUCE, SEND
+from ..errors import UserError
 from ..fabric.network import PS, Network, delay_ps, pair_class, wire_ps, work_ps
 from ..transports.clock import Costs
 from ..transports.session import Job, Session, Unavailable
@@ -20,16 +23,20 @@ from .pattern import pattern
 from .record import Timing
 from .statistics import median_interval
 
+if TYPE_CHECKING:
+    from ..fabric.card import System
+
 NOISY_SAMPLES = 25  # a fixed number, so that the same seed gives the same median on every machine
 PACED_SAMPLES = 3
 
 
 @dataclass(frozen=True)
 class FabricClock:
-    """A fabric.network.Network as a transports.clock.Clock. Sample i has the noise of the network's seed + i."""
+    """A fabric.network.Network as a transports.clock.Clock. Sample i has the noise of `sample_seed(network.seed, i)`."""
 
     name: str
     network: Network
+    others: Mapping[str, Network] = field(default_factory=dict)  # of algorithms that use the network in another way
 
     @property
     def ranks(self) -> int:
@@ -37,18 +44,68 @@ class FabricClock:
 
     @property
     def ports(self) -> int:
-        return len(self.network.slow)
+        return max(len(n.slow) for n in (self.network, *self.others.values()))
 
     @property
     def noisy(self) -> bool:
         return self.network.noisy
 
-    def costs(self, rank: int, table: np.ndarray, itemsize: int) -> Costs:
+    def costs(self, algorithm: str, rank: int, table: np.ndarray, itemsize: int) -> Costs:
         columns = (table[name].astype(np.int64) for name in ("op", "peer", "count"))
-        return Costs(*_costs(self.network, rank, *columns, itemsize))
+        return Costs(*_costs(self.network_of(algorithm), rank, *columns, itemsize))
+
+    def network_of(self, algorithm: str) -> Network:
+        return self.others.get(algorithm, self.network)
 
     def delays(self, rank: int, receives: int, sample: int) -> np.ndarray:
-        return _delays(self.network._replace(seed=self.network.seed + sample), rank, receives)
+        if not self.noisy:
+            return np.zeros(receives, np.int64)
+        return _delays(self.network._replace(seed=sample_seed(self.network.seed, sample)), rank, receives)
+
+
+# Schedules in which every rank of a host talks to other hosts at once, so that each has its own share of the NICs
+# (fabric/build.py, Rails).
+EVERY_RANK_CROSSES = ("recursive-doubling", "halving-doubling", "one-shot", "two-shot")
+
+
+def load_system(fabric: str, overrides: Iterable[str], ranks: int | None) -> System:
+    """The card of that name or file, with figures set. Raises UserError, also where it has fewer GPUs than `ranks`."""
+    from ..fabric import card
+
+    system = card.override(card.load(fabric), overrides)
+    if ranks is not None and ranks > system.gpus:
+        raise UserError(
+            f"{ranks} ranks, but {system.name} has {system.gpus} GPUs; accepted: that many ranks at most, or --set nodes=N"
+        )
+    return system
+
+
+def fabric_clock(
+    fabric: str,
+    ranks: int,
+    *,
+    overrides: Iterable[str] = (),
+    seed: int = 0,
+    noise: str | None = None,
+    stragglers: Iterable[str] = (),
+) -> FabricClock:
+    """The virtual clock of `ranks` ranks on the first GPUs of a system. Raises UserError."""
+    from ..fabric.build import build
+
+    system = load_system(fabric, overrides, ranks)
+    how = {"seed": seed, "noise": noise or "none", "stragglers": tuple(stragglers)}
+    network = build(system, ranks, rails="aggregate", **how)
+    own = build(system, ranks, rails="own", **how)
+    return FabricClock(system.name, network, dict.fromkeys(EVERY_RANK_CROSSES, own))
+
+
+def sample_seed(seed: int, sample: int) -> int:
+    """The seed of sample number `sample`: `seed` itself for the first, for the others one that has nothing to do with it.
+
+    Seeds that follow one another will not do: a network XORs the seed with a receive's number, so they would give the
+    receives the same delays in another order. Both at least 0.
+    """
+    return int(np.random.SeedSequence((seed, sample)).generate_state(1, np.uint64)[0] >> 1) if sample else seed
 
 
 @njit(cache=True, nogil=True)
@@ -80,8 +137,7 @@ def _delays(net, rank, receives):
     return out
 
 
-@dataclass(frozen=True)
-class Emulated:
+class Emulated(NamedTuple):
     """measured: virtual times; paced_seconds: median wall-clock seconds of the slowest rank, over the dilation, or None."""
 
     measured: Measured

@@ -36,8 +36,9 @@ class Timing:
 
     samples: seconds of one all-reduce each, of the slowest rank (or as `-a` chose); where ``inner`` > 1 a sample is the
     mean of that many back-to-back all-reduces. seconds: the median; ci_low, ci_high: its 95 % confidence interval.
-    stopped: "confidence" (interval within the target), "iterations" (a fixed count was asked for) or "budget" (time ran
-    out first). wrong: elements that differ from the expected result over all ranks; None: not checked.
+    stopped: "confidence" (interval within the target), "iterations" (a fixed number of samples), "budget" (time ran out
+    first) or "exact" (a virtual clock without noise: every sample would be the same). wrong: elements that differ from the
+    expected result over all ranks; None: not checked.
     """
 
     seconds: float
@@ -52,7 +53,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Record:
-    """One message size under one algorithm. Either timing may be None where that mode was not run."""
+    """One message size under one algorithm. Either timing may be None where that mode was not run.
+
+    With a virtual clock, options has fabric, seed and, where given, overrides, noise, stragglers, pace; and paced_seconds, by
+    mode: the median wall-clock time of paced all-reduces divided by the dilation, to be held against `seconds`.
+    """
 
     algorithm: str  # as asked for: ring, tree, ..., auto, mpi-native, numpy
     chosen: str  # the algorithm that ran; differs from `algorithm` under auto

@@ -13,12 +13,15 @@ import numpy as np
 
 from ..collectives import ALGORITHMS, build
 from ..errors import UserError
+from ..fabric.card import THIS_MACHINE
 from ..kernels.dtypes import DTYPES, OPS, find_dtype, find_op
+from ..transports.clock import stamps_needed
 from ..transports.fault import fault_from_environment
 from ..transports.session import REFERENCES, Job, Session
 from ..transports.shared import RANKS_MAX, LocalCrew, cores
 from ..transports.tuning import default_slices
 from . import record as result_file
+from .emulate import FabricClock, emulate, fabric_clock, load_system
 from .environment import available_bytes, before_warnings, environment, last_level_cache
 from .limits import least_seconds, measure_limits
 from .measure import Effort, measure
@@ -28,6 +31,17 @@ from .sizes import format_size, sweep_sizes
 DEFAULT_ALGORITHMS = ("ring", "tree")
 LIMITS_FROM_BYTES = 1 << 20  # smaller sweeps never leave the cache: the memory's limits say nothing of them
 LATE_SHARE = 0.1
+
+
+SEED_MAX = 2**63 - 1
+PACE_MIN, PACE_MAX = 1e-3, 1e9
+FABRIC_OPTIONS = {
+    "overrides": "--set",
+    "seed": "--seed",
+    "noise": "--noise",
+    "stragglers": "--straggler",
+    "pace": "--pace",
+}
 
 
 class OptionError(UserError):
@@ -41,6 +55,10 @@ class Options:
     algorithms: names of collectives.ALGORITHMS, "auto", "mpi-native", "numpy"; ranks: local emulated ranks (ignored under
     mpirun); transport: auto, shared, mpi; slices: pieces of a chunk in flight; node_size: under mpirun, take so many
     consecutive ranks as one host; modes: "out_of_place", "in_place".
+
+    fabric: a system card's name or file: times are then virtual, on that network. Only with it: overrides: "nic.rate=400Gb/s", ...;
+    seed, noise: of the delays (fabric/noise.py); stragglers: "17:50%", ... (fabric/stragglers.py); pace: how many wall-clock
+    seconds a virtual second shall last.
     """
 
     first: int = 8
@@ -60,6 +78,12 @@ class Options:
     timeout: float = 60.0
     pin: bool = True
     eager_bytes: int | None = None
+    fabric: str | None = None
+    overrides: tuple[str, ...] | None = None
+    seed: int | None = None
+    noise: str | None = None
+    stragglers: tuple[str, ...] | None = None
+    pace: float | None = None
 
     def sizes(self) -> list[int]:
         return sweep_sizes(self.first, self.last, self.factor, self.step)
@@ -90,6 +114,9 @@ def checked(options: Options, *, mpi: bool) -> Options:
         raise OptionError(f"-n {options.effort.iterations}: accepted are 1 to 4096 iterations")
     if options.effort.warmup is not None and not 0 <= options.effort.warmup <= 4096:
         raise OptionError(f"-w {options.effort.warmup}: accepted are 0 to 4096 iterations")
+    if options.fabric is not None:
+        options = replace(options, seed=options.seed or 0)
+    _check_fabric(options, algorithms)
     if mpi:
         if options.ranks is not None:
             raise OptionError("--ranks is for local emulated ranks; under mpirun the launcher's -np says how many")
@@ -108,7 +135,33 @@ def checked(options: Options, *, mpi: bool) -> Options:
                 f"--ranks {ranks}: accepted are 1 to {RANKS_MAX} local emulated ranks; for more ranks use mpirun"
             )
         options = replace(options, ranks=ranks)
+    if options.fabric not in (None, THIS_MACHINE):  # that one is measured, and not twice
+        load_system(options.fabric, options.overrides or (), options.ranks)
     return replace(options, algorithms=algorithms, dtypes=dtypes, ops=ops)
+
+
+def _check_fabric(options: Options, algorithms: tuple[str, ...]) -> None:
+    if options.fabric is None:
+        for name, flag in FABRIC_OPTIONS.items():
+            if getattr(options, name) is not None:
+                raise OptionError(
+                    f"{flag} is of a modelled network; accepted: with --fabric SYSTEM (busbw systems lists them)"
+                )
+        return
+    for name in algorithms:
+        if name in REFERENCES:
+            raise OptionError(
+                f"--algo {name} has no schedule, so it has no time on --fabric {options.fabric}; "
+                f"accepted: {', '.join(ALGORITHMS)}, auto"
+            )
+    if options.effort.fresh:
+        raise OptionError("--fresh is about this machine's caches, of which a time on --fabric knows nothing")
+    if options.seed is not None and not 0 <= options.seed <= SEED_MAX:
+        raise OptionError(f"--seed {options.seed}: accepted are 0 to {SEED_MAX}")
+    if options.pace is not None and not PACE_MIN <= options.pace <= PACE_MAX:
+        raise OptionError(
+            f"--pace {options.pace:g}: accepted are {PACE_MIN:g} to {PACE_MAX:g} wall-clock seconds a virtual second"
+        )
 
 
 def _expand(names: tuple[str, ...], everything: tuple[str, ...]) -> tuple[str, ...]:
@@ -131,10 +184,10 @@ def _names(names, accepted, everything, what) -> tuple[str, ...]:
     return tuple(dict.fromkeys(out))
 
 
-def scratch_bytes(options: Options, ranks: int) -> int:
-    """SCRATCH a rank needs for the largest size, over the algorithms asked for."""
+def needs(options: Options, ranks: int) -> tuple[int, int]:
+    """(bytes of SCRATCH, messages sent) of the neediest rank at the largest size, over the algorithms asked for."""
     largest = options.sizes()[-1]
-    need = 0
+    scratch = messages = 0
     for name in options.algorithms:
         for candidate in _candidates(name):
             for dtype in options.dtypes:
@@ -144,8 +197,9 @@ def scratch_bytes(options: Options, ranks: int) -> int:
                     schedule = build(
                         candidate, ranks, job.count, channels=job.channels, slices=job.slices, in_place=job.in_place
                     )
-                    need = max(need, schedule.scratch * d.itemsize)
-    return need
+                    scratch = max(scratch, schedule.scratch * d.itemsize)
+                    messages = max(messages, stamps_needed(schedule.tables))
+    return scratch, messages
 
 
 def _candidates(algorithm: str) -> list[str]:
@@ -174,17 +228,45 @@ def open_session(options: Options) -> Session:
         here = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).size
     else:
         ranks = here = options.ranks
-    scratch = scratch_bytes(options, ranks)
+    clock = _clock(options, ranks)
+    scratch, messages = needs(options, ranks)
     _check_memory(options, here, largest, scratch)
+    stamps = messages if clock else 0
     if mpi.launched():
         crew = mpi.MpiCrew(
-            largest, scratch, transport=options.transport, node_size=options.node_size, timeout=options.timeout
+            largest,
+            scratch,
+            transport=options.transport,
+            node_size=options.node_size,
+            timeout=options.timeout,
+            stamps=stamps,
         )
     else:
-        crew = LocalCrew(ranks, largest, scratch, timeout=options.timeout, pin=options.pin)
+        crew = LocalCrew(ranks, largest, scratch, timeout=options.timeout, pin=options.pin, stamps=stamps)
     return Session(
-        crew, eager_bytes=options.eager_bytes, cache_bytes=last_level_cache(), fault=fault_from_environment()
+        crew,
+        eager_bytes=options.eager_bytes,
+        cache_bytes=last_level_cache(),
+        fault=fault_from_environment(),
+        clock=clock,
     )
+
+
+def _clock(options: Options, ranks: int) -> FabricClock | None:
+    """The virtual clock of options.fabric; under mpirun everybody has the first rank's, even of a system that is measured."""
+    if options.fabric is None:
+        return None
+    clock = fabric_clock(
+        options.fabric,
+        ranks,
+        overrides=options.overrides or (),
+        seed=options.seed or 0,
+        noise=options.noise,
+        stragglers=options.stragglers or (),
+    )
+    from ..transports import mpi
+
+    return mpi.load().COMM_WORLD.bcast(clock) if mpi.launched() else clock
 
 
 def _check_memory(options: Options, ranks_here: int, largest: int, scratch: int) -> None:
@@ -220,7 +302,8 @@ def sweep(
     crew = session.crew
     env = environment(sorted(set(getattr(crew, "hosts", [])) or {os.uname().nodename}), getattr(crew, "library", None))
     run = uuid.uuid4().hex[:12]
-    warnings = before_warnings(env, crew.ranks_here)
+    clock = session.clock
+    warnings = [] if clock else before_warnings(env, crew.ranks_here)
     finished = {_key(r): r for r in done}
     skip = {tuple(key) for key in done_keys} | set(finished)
     cells = [
@@ -233,7 +316,7 @@ def sweep(
     chooser = _Chooser(options, session)
     limits: dict = {}
     least: dict[str, float] = {}
-    if options.sizes()[-1] >= LIMITS_FROM_BYTES and crew.transport == "shared":
+    if options.sizes()[-1] >= LIMITS_FROM_BYTES and not clock and crew.transport == "shared":
         progress(0, len(cells), "the memory's limits")
         crew.activity = "measuring the memory's limits"
         limits = measure_limits(session)
@@ -247,13 +330,19 @@ def sweep(
             continue
         timings: dict[str, Timing | None] = {"out_of_place": None, "in_place": None}
         late = samples = 0
+        paced: dict[str, float] = {}
         crew.activity = f"size {format_size(count * d.itemsize)}, {algorithm}"
         for mode in options.modes:
             label = f"{format_size(count * d.itemsize)} {algorithm} {mode.replace('_', '-')}"
             progress(index, len(cells), label)
             chosen = chooser.choose(algorithm, count, dtype, op, mode)
             job = _job(options, chosen, count, dtype, op, mode, session.ranks)
-            measured = measure(session, job, options.effort)
+            if clock:
+                measured, paced_seconds = emulate(session, job, options.effort, options.pace)
+                if paced_seconds is not None:
+                    paced[mode] = paced_seconds
+            else:
+                measured = measure(session, job, options.effort)
             timings[mode] = measured.timing
             late += measured.late
             samples += len(measured.timing.samples)
@@ -265,7 +354,7 @@ def sweep(
             algorithm=algorithm,
             chosen=chosen,
             transport={"mpi-native": "mpi-library", "numpy": "numpy"}.get(chosen, crew.transport),
-            clock="wall",
+            clock=f"fabric:{clock.name}" if clock else "wall",
             ranks=session.ranks,
             size_bytes=count * d.itemsize,
             count=count,
@@ -274,9 +363,13 @@ def sweep(
             channels=job.channels,
             slices=job.slices,
             **timings,
-            options={**_plain(options), "messages": session.message_modes},
+            options={
+                **_plain(options),
+                "messages": session.message_modes,
+                **({"paced_seconds": paced} if paced else {}),
+            },
             environment=env,
-            warnings=warnings + _after_warnings(timings, late, samples),
+            warnings=warnings + ([] if clock else _after_warnings(timings, late, samples)),
             run=run,
             time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
@@ -298,7 +391,10 @@ def _key(record: Record) -> tuple:
     return record.algorithm, record.size_bytes, record.dtype, record.op
 
 
-RESUME_MUST_MATCH = ("transport", "channels", "slices", "node_size", "modes", "pin", "eager_bytes")
+RESUME_MUST_MATCH = (
+    "transport", "channels", "slices", "node_size", "modes", "pin", "eager_bytes",
+    "fabric", "overrides", "seed", "noise", "stragglers", "pace",
+)  # fmt: skip
 
 
 def resumable(file: ResultFile, options: Options, ranks: int) -> list[Record]:
@@ -348,6 +444,8 @@ class _Chooser:
     def choose(self, algorithm: str, count: int, dtype: str, op: str, mode: str) -> str:
         if algorithm != "auto":
             return algorithm
+        if self.session.clock:
+            return self._fastest_on_the_fabric(count, dtype, op, mode)
         times: dict[str, list[float]] = {name: [] for name in self.candidates[mode]}
         for round_ in range(self.ROUNDS):
             for name in times:
@@ -365,6 +463,13 @@ class _Chooser:
         keep = [n for n in best if best[n] <= self.FAR_BEHIND * best[fastest] or n in ("ring", "tree", "two-shot")]
         fastest, self.candidates[mode] = self.session.crew.agree([fastest, keep])
         return fastest
+
+    def _fastest_on_the_fabric(self, count: int, dtype: str, op: str, mode: str) -> str:
+        times = {}
+        for name in ALGORITHMS:
+            self.session.prepare(_job(self.options, name, count, dtype, op, mode, self.session.ranks))
+            times[name] = int(self.session.virtual(1).finish.max())
+        return min(times, key=times.get)
 
 
 @contextmanager

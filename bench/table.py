@@ -34,13 +34,20 @@ def header(named: bool = False, per_iteration: bool = False) -> str:
 
 
 def row(record: Record, named: bool = False, per_iteration: bool = False) -> str:
-    """One line of the table; `named` and `per_iteration` as for `header`."""
+    """One line of the table; `named` and `per_iteration` as for `header`.
+
+    Behind it, where the emulated ranks were paced, the wall-clock time over the dilation, us, out-of-place and in-place.
+    """
     line = f"{record.size_bytes:>12}  {record.count:>12}  {find_dtype(record.dtype).nccl:>8}  {record.op:>6}  {-1:>6}"
     for timing in (record.out_of_place, record.in_place):
         line += _half(record, timing, per_iteration)
     if named:
         chosen = "" if record.chosen == record.algorithm else f" ({record.chosen})"
         line += f"  # {record.algorithm}{chosen}"
+    paced = record.options.get("paced_seconds")
+    if isinstance(paced, dict):
+        times = [paced[mode] for mode in ("out_of_place", "in_place") if isinstance(paced.get(mode), (int, float))]
+        line += f"{'' if named else '  #'}  paced {', '.join(number(t * 1e6, 7).strip() for t in times)} us"
     return line
 
 

@@ -27,6 +27,7 @@ examples:
   busbw sweep -b 8 -e 8 -n 1000                  latency only
   mpirun -np 4 busbw sweep --algo auto,mpi-native   our best against the MPI library's own
   busbw sweep --out a.jsonl --resume             go on where an interrupted sweep stopped
+  busbw sweep --fabric memphis-b200-cx8-300k --ranks 32   real ranks and data, the time of that network
 
 sizes take K, M and G as powers of two. exit codes: 0 fine, 1 wrong results, 2 bad usage, 3 a rank died or stalled,
 130 Ctrl-C (what was finished is in the table and the file)."""
@@ -85,6 +86,27 @@ def add_arguments(parser) -> None:
     measuring.add_argument("--in-place", choices=("both", "only", "no"), default="both", help="modes (default both)")
     measuring.add_argument("--timeout", type=float, default=60.0, metavar="S", help=(
         "give up when a rank does not come back for S seconds (default 60)"
+    ))  # fmt: skip
+
+    fabric = parser.add_argument_group("on a modelled network (docs/emulation.md)", (
+        "Ranks move and reduce real data, but time is virtual: every message carries a time, every rank a clock, and both "
+        "follow the network's figures. -n, -w and --budget are not needed."
+    ))  # fmt: skip
+    fabric.add_argument("--fabric", metavar="SYSTEM", help=(
+        "a system card's name (busbw systems lists them) or YAML file; rank i is its i-th GPU"
+    ))  # fmt: skip
+    fabric.add_argument("--set", action="append", metavar="KEY=VALUE", help=(
+        "another figure than the card's, such as nic.rate=400Gb/s or nodes=64; may be repeated"
+    ))  # fmt: skip
+    fabric.add_argument("--noise", metavar="WORDS", help=(
+        "delays of receives, such as exponential:mean=2us; then a time is the median of 25 samples (or -n)"
+    ))  # fmt: skip
+    fabric.add_argument("--seed", type=int, metavar="N", help="of the noise (default 0)")
+    fabric.add_argument("--straggler", action="append", metavar="RANK:SPEED", help=(
+        "a rank, or RANK:PART:SPEED with PART link, nic or memory, at a part of its speed: 17:50%%; may be repeated"
+    ))  # fmt: skip
+    fabric.add_argument("--pace", type=float, metavar="DILATION", help=(
+        "also hold each message in wall-clock time until its virtual arrival times DILATION, and measure that"
     ))  # fmt: skip
 
     output = parser.add_argument_group("output")
@@ -187,6 +209,12 @@ def _options(args):
         ),
         timeout=args.timeout,
         pin=not args.no_pin,
+        fabric=args.fabric,
+        overrides=None if args.set is None else tuple(args.set),
+        seed=args.seed,
+        noise=args.noise,
+        stragglers=None if args.straggler is None else tuple(args.straggler),
+        pace=args.pace,
     )
 
 
@@ -228,10 +256,30 @@ def _preamble(options, session, out, resumed: int) -> str:
         f"# {session.ranks} {kind} on {hosts} host{'s' * (hosts > 1)}{pinned}, transport {crew.transport}",
         f"# {cpu_model()}, {os.cpu_count()} cores",
         f"# algorithms {','.join(options.algorithms)}; a time is the median of the samples of the slowest rank",
+        *_fabric_lines(options, session),
     ]
     if resumed:
         lines.append(f"# resuming: {resumed} finished rows are taken from {out}")
     return "\n".join([*lines, "#"])
+
+
+def _fabric_lines(options, session) -> list[str]:
+    """What the table's reader must know of a virtual clock."""
+    if not session.clock:
+        return []
+    changed = [*(options.overrides or ()), *(f"straggler {s}" for s in options.stragglers or ())]
+    if options.noise:
+        changed.append(f"noise {options.noise}, seed {options.seed}")
+    lines = [
+        f"# VIRTUAL TIMES: the ranks and the data are real, the clock is that of fabric {session.clock.name}"
+        + (f" with {'; '.join(changed)}" if changed else "")
+    ]
+    if options.pace:
+        lines.append(
+            f"# paced: messages are held for {options.pace:g} wall-clock seconds a virtual second; behind each row the wall-clock "
+            "time / that"
+        )
+    return lines
 
 
 def _summarise(records, limits) -> None:

@@ -92,8 +92,8 @@ class Clock(Protocol):
     ports: int
     noisy: bool
 
-    def costs(self, rank: int, table: np.ndarray, itemsize: int) -> Costs:
-        """table: the rank's STEP array; itemsize: bytes an element."""
+    def costs(self, algorithm: str, rank: int, table: np.ndarray, itemsize: int) -> Costs:
+        """algorithm: the schedule's name, for how it uses the network; table: the rank's STEP array; itemsize: bytes an element."""
 
     def delays(self, rank: int, receives: int, sample: int) -> np.ndarray:
         """int64 [receives] ps: the noise of each receive of a rank, in table order, in sample number `sample`."""
@@ -119,14 +119,14 @@ class Timekeeper:
     It owns the words that virtual times from and to other hosts pass through, so it must live as long as the program.
     """
 
-    def __init__(self, c: Causality, peers: Peers, clock: Clock, itemsize: int):
+    def __init__(self, algorithm: str, c: Causality, peers: Peers, clock: Clock, itemsize: int):
         """Raises ValueError for more channels than there are MPI tags."""
         self.c, self.peers = c, peers
         start, end = int(c.starts[peers.rank]), int(c.starts[peers.rank + 1])
         self.start, self.table = start, c.steps[start:end]
         if len(self.table) and self.table["channel"].max() >= CHANNELS_MAX:
             raise ValueError(f"{self.table['channel'].max() + 1} channels; at most {CHANNELS_MAX} are accepted")
-        self.costs = clock.costs(peers.rank, self.table, itemsize)
+        self.costs = clock.costs(algorithm, peers.rank, self.table, itemsize)
         self.owner = np.repeat(np.arange(len(c.starts) - 1), np.diff(c.starts))
         is_send = c.steps["op"] == SEND
         sent_before = np.concatenate([[0], np.cumsum(is_send)])

@@ -200,7 +200,7 @@ class Session:
         def lower_one(post: Post) -> Program:
             timekeeper = None
             if self.clock:
-                timekeeper = Timekeeper(known, post.peers, self.clock, d.itemsize)
+                timekeeper = Timekeeper(schedule.algorithm, known, post.peers, self.clock, d.itemsize)
                 self._timekeepers.append(timekeeper)
             program = lower(schedule, known, post.peers, kernels, d.itemsize, tuning, timekeeper)
             post.requests(program.requests)

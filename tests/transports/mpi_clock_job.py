@@ -4,7 +4,7 @@ import json
 import sys
 
 import numpy as np
-from busbw.bench.emulate import FabricClock
+from busbw.bench.emulate import FabricClock, sample_seed
 from busbw.bench.pattern import pattern
 from busbw.collectives import ALGORITHMS, build
 from busbw.collectives.schedule import INPUT, OUTPUT, Schedule, StepList
@@ -52,7 +52,9 @@ def waits() -> Schedule:
 
 
 def expected(schedule, itemsize, samples):
-    return np.array([replay(schedule, net._replace(seed=net.seed + i), itemsize).finish for i in range(samples)])
+    return np.array(
+        [replay(schedule, net._replace(seed=sample_seed(net.seed, i)), itemsize).finish for i in range(samples)]
+    )
 
 
 crew = mpi.MpiCrew(1 << 18, 1 << 20, transport=transport, node_size=node_size, timeout=60, stamps=1 << 12)

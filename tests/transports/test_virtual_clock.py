@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from busbw.bench.emulate import FabricClock
+from busbw.bench.emulate import FabricClock, sample_seed
 from busbw.bench.pattern import pattern
 from busbw.collectives import ALGORITHMS, build
 from busbw.collectives.schedule import INPUT, OUTPUT, Schedule, StepList
@@ -64,7 +64,9 @@ def networks(draw, ranks: int):
 
 
 def replayed(schedule, net, itemsize, samples=1):
-    return np.array([replay(schedule, net._replace(seed=net.seed + i), itemsize).finish for i in range(samples)])
+    return np.array(
+        [replay(schedule, net._replace(seed=sample_seed(net.seed, i)), itemsize).finish for i in range(samples)]
+    )
 
 
 @settings(max_examples=120, deadline=None)
