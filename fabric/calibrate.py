@@ -20,7 +20,8 @@ from ..kernels import cpu
 from . import card
 from .card import Figure, System
 
-ROUNDS = 20_000
+ROUNDS = 1000  # of one batch: short, so that some batch is not disturbed
+BATCHES = 50
 SPINS = 1 << 27  # polls before a rank gives the other up: it never got a core
 REPEATS = 5
 ARRAY_BYTES = 32 << 20  # of one array, of three a core
@@ -111,14 +112,12 @@ def flag_latency(cores: list[int]) -> float | None:
 
     def side(i):
         best = None
-        first = 1
-        for rounds in (1000, *(ROUNDS,) * REPEATS):
+        for batch in range(BATCHES + 1):
             begin = time.perf_counter()
-            if not _ping_pong(addresses[i], addresses[1 - i], first, rounds, i == 0):
+            if not _ping_pong(addresses[i], addresses[1 - i], 1 + batch * ROUNDS, ROUNDS, i == 0):
                 return None
-            took = (time.perf_counter() - begin) / (2 * rounds)
-            first += rounds
-            if rounds == ROUNDS:
+            took = (time.perf_counter() - begin) / (2 * ROUNDS)
+            if batch:  # the first waits for the other side to start
                 best = took if best is None else min(best, took)
         return best
 

@@ -96,11 +96,9 @@ class Node:
 @dataclass(frozen=True, kw_only=True)
 class Nic:
     name: str = _figure("text", "the NIC")
-    rate: float = _rate("bytes a second a direction of one NIC, all its ports together, before framing")
+    rate: float = _rate("bytes a second a direction of one NIC, all its ports together, before framing", bits=True)
     ports: int = _count("ports that carry the rate together", 1, 16)
-    pcie_generation: int | None = _count(
-        "PCIe generation from GPU to NIC; left out: no PCIe", 1, 7, optional=True
-    )
+    pcie_generation: int | None = _count("PCIe generation from GPU to NIC; left out: no PCIe", 1, 7, optional=True)
     pcie_lanes: int | None = _count("PCIe lanes between GPU and NIC", 1, 64, optional=True)
     pcie_efficiency: float | None = _figure(
         "fraction", "what transaction headers leave of PCIe's line rate", 0.1, 1.0, optional=True
@@ -118,7 +116,7 @@ class Nic:
 class Switch:
     name: str = _figure("text", "the switch")
     radix: int = _count("ports at port_rate", 2, 4096)
-    port_rate: float = _rate("bytes a second a direction of a port; a port splits into several slower ones")
+    port_rate: float = _rate("bytes a second a direction of a port; a port splits into several slower ones", bits=True)
     max_ports: int | None = _count("most ports after splitting", 2, 65536, optional=True)
     latency: float = _time("port to port, an unloaded switch")
     power: float | None = _figure("power", "power of the switch", 1.0, 1e5, optional=True)
@@ -610,7 +608,7 @@ def override(system: System, settings: Iterable[str]) -> System:
     """The system with figures set by words such as "nic.rate=400Gb/s"; keys are the card's, and "nodes".
 
     "nodes" gives gpus = nodes * node.gpus, after all else is set. node.domain follows node.gpus where both were one.
-    A list is written with commas. Raises UserError as `load` does.
+    Tiers follow a topology that has only one number of them, cable lengths the tiers. A list is written with commas. Raises UserError as `load` does.
     """
     rules, copies = schema(), _copies()
     figures = dict(system.figures)
@@ -636,9 +634,10 @@ def override(system: System, settings: Iterable[str]) -> System:
         if key == "nodes":
             nodes = value
         else:
-            figures[key] = Figure(value, SET_BY_USER, SET_BY_USER)
+            figures[key] = Figure(value, SET_BY_USER, f"the setting {setting.strip()}")
     if "node.gpus" in seen and "node.domain" not in seen and system.node.domain == system.node.gpus:
         figures["node.domain"] = Figure(figures["node.gpus"].value, SET_BY_USER, "as node.gpus")
+    _follow_topology(figures, seen)
     if nodes is not None:
         gpus = nodes * figures["node.gpus"].value
         if "gpus" in seen and figures["gpus"].value != gpus:
@@ -647,8 +646,21 @@ def override(system: System, settings: Iterable[str]) -> System:
             )
         if gpus > _GPUS["high"]:
             raise UserError(f"nodes: {nodes} nodes are {gpus} GPUs; accepted: at most {_GPUS['high']}")
-        figures["gpus"] = Figure(gpus, SET_BY_USER, SET_BY_USER)
+        figures["gpus"] = Figure(gpus, SET_BY_USER, f"the setting nodes={nodes}")
     return build(system.name, system.title, figures, system.notes)
+
+
+def _follow_topology(figures: dict[str, Figure], seen: set[str]) -> None:
+    """Tiers and cables that the user did not set, for the topology and tiers that the user did."""
+    if "network.topology" in seen and "network.tiers" not in seen:
+        tiers = {"single-switch": 1, "torus": 1, "mesh": 1, "dragonfly": 3}.get(figures["network.topology"].value)
+        if tiers:
+            figures["network.tiers"] = Figure(tiers, SET_BY_USER, "as network.topology")
+    if "network.cable_lengths" not in seen and {"network.topology", "network.tiers"} & seen:
+        tiers, lengths = figures["network.tiers"].value, figures["network.cable_lengths"].value
+        if tiers != len(lengths):
+            lengths = (lengths + lengths[-1:] * tiers)[:tiers]
+            figures["network.cable_lengths"] = Figure(lengths, SET_BY_USER, "as network.tiers, the longest repeated")
 
 
 def _near_key(key: str, keys: list[str]) -> str:
