@@ -608,7 +608,8 @@ def override(system: System, settings: Iterable[str]) -> System:
     """The system with figures set by words such as "nic.rate=400Gb/s"; keys are the card's, and "nodes".
 
     "nodes" gives gpus = nodes * node.gpus, after all else is set. node.domain follows node.gpus where both were one.
-    Tiers follow a topology that has only one number of them, cable lengths the tiers. A list is written with commas. Raises UserError as `load` does.
+    Tiers follow a topology that has only one number of them, and cable lengths the tiers. A list is written with commas.
+    Raises UserError as `load` does.
     """
     rules, copies = schema(), _copies()
     figures = dict(system.figures)

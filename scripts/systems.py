@@ -139,9 +139,11 @@ def _show(system, as_json: bool) -> int:
     print("from GPU to GPU, one way:")
     for name, switches, metres, seconds in zip(near.classes, near.switches, near.cable, near.seconds):
         way = (
-            f"  {switches:.3g} switch{'es' * (switches != 1)} and {metres:.3g} m of cable" if switches or metres else ""
+            f"  {switches:.3g} switch{'' if switches == 1 else 'es'} and {metres:.3g} m of cable"
+            if switches or metres
+            else ""
         )
-        print(f"  {name:<10}{units.format(seconds, 'time'):>10}{way}")
+        print(f"  {name:<10}{units.format(float(f'{seconds:.3g}'), 'time'):>8}{way}")
     if parts.switches:
         print(f"switches by tier: {', '.join(map(str, parts.switches))}; cables: {', '.join(map(str, parts.cables))}")
         print(f"switches and NICs: {units.format(topology.network_power(system), 'power')}")
