@@ -1,0 +1,93 @@
+"""busbw validate: the model held against published measurements."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "compare the model with published measurements, system by system"
+DESCRIPTION = """\
+Predict every point of a table of published all-reduce measurements and print the errors: of busbw for messages of
+64 MiB and more, of time below. No constant of the model was fitted to these points (docs/validation.md)."""
+EPILOG = """\
+examples:
+  busbw validate                                  all published points that come with busbw
+  busbw validate --model nccl --system alps       NCCL's own tuning model, one system
+  busbw validate points.csv --out rows.csv --plot validation.png"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "csv", nargs="?", metavar="CSV", help="a table with the columns of data/published_allreduce.csv (default: that)"
+    )
+    parser.add_argument("--model", choices=("fabric", "nccl"), default="fabric", help="which model (default: fabric)")
+    parser.add_argument("--system", metavar="NAME", help="only systems or series whose name contains NAME")
+    parser.add_argument("--series", action="store_true", help="one line a series instead of one a system")
+    parser.add_argument("--out", metavar="FILE", help="write one row a point, measured and modelled, as CSV")
+    parser.add_argument("--plot", metavar="FILE", help="draw measured against modelled, as .png, .svg or .pdf")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the comparison. Raises UserError for a table, system or path that cannot be used."""
+    from ..errors import UserError
+    from ..fabric.published import read
+    from ..fabric.validate import compare, write
+
+    report = compare(read(args.csv), args.model, args.system)
+    if not report.compared:
+        reasons = "; ".join(f"{n} points: {why}" for why, n in report.skipped.most_common(5))
+        raise UserError(f"no point could be compared ({reasons}); accepted: points of NVIDIA GPUs under NCCL")
+    for line in lines(report, args.series):
+        print(line)
+    if args.out:
+        print(f"rows: {write(report, args.out)}")
+    if args.plot:
+        from ..plots.curves import save
+        from ..plots.validation import validation
+
+        print(f"picture: {save(validation(report), args.plot)}")
+    return 0
+
+
+def lines(report, by_series: bool = False) -> list[str]:
+    """The printed report."""
+    from ..bench.summary import plain, size_words
+    from ..fabric.validate import TARGETS, assumptions, defaults, summaries, summary
+
+    def percent(value):
+        return "" if value is None else f"{value:.1%}"
+
+    def lean(value):
+        return "" if value is None or abs(value) < 0.005 else "+" if value > 0 else "-"
+
+    def row(s):
+        cells = [f"{lean(s.signed[r])}{percent(s.absolute[r])}" for r in ("small", "between", "large")]
+        worst = ""
+        if s.worst is not None:
+            worst = f"{s.worst.error:+.0%} at {size_words(s.worst.point.size)}, {s.worst.point.ranks} ranks"
+        return (
+            f"{plain(s.name, 44):<44} {s.points:>6} {cells[0]:>8} {cells[1]:>8} {cells[2]:>8}  {worst:<32} "
+            f"{', '.join(s.chosen)}"
+        )
+
+    everything = summary("all", report.compared)
+    text = [
+        f"# model: {report.model}; {len(report.compared)} published points; median absolute errors",
+        "# time below 64 KiB, time between, busbw from 64 MiB up; +: the model says more than was measured",
+        f"# {'series' if by_series else 'system':<42} {'points':>6} {'<64 KiB':>8} {'between':>8} {'>=64 MiB':>8}  "
+        f"{'worst point':<32} algorithms taken",
+    ]
+    text += [row(s) for s in summaries(report.compared, by_series)]
+    text.append(row(everything))
+    text += [
+        f"# aimed at {TARGETS[regime]:.0%} {words}: {everything.absolute[regime]:.1%}"
+        f" ({'reached' if everything.absolute[regime] <= TARGETS[regime] else 'missed'})"
+        for regime, words in (("small", "of time below 64 KiB"), ("large", "of busbw from 64 MiB up"))
+        if everything.absolute[regime] is not None
+    ]
+    chosen = defaults(report.compared)
+    if chosen:
+        words = ", ".join(f"{a} {p} {n}" for (a, p), n in chosen.most_common())
+        text.append(f'# where the library chose ("default"), NCCL\'s model of the choice was taken: {words}')
+    text += [f"# assumed for {n} points: {plain(what, 150)}" for what, n in assumptions(report.compared).most_common()]
+    text += [f"# skipped {n} points: {plain(why, 150)}" for why, n in report.skipped.most_common()]
+    return text
