@@ -19,12 +19,11 @@ from typing import NamedTuple, get_type_hints
 
 from ..errors import UserError
 from . import units
+from .yamltree import Branch, read
 
 STATUSES = ("known", "estimated")
 SET_BY_USER = "set by the user"
 THIS_MACHINE = "this-machine"
-MAX_BYTES = 256 * 1024
-MAX_DEPTH = 8
 MAX_TEXT = 2000
 
 _HERE = Path(__file__).parent / "systems"
@@ -270,86 +269,6 @@ def _copies() -> dict[str, str]:
     }
 
 
-# Reading YAML: a tree that knows its lines, out of the parser's events, so that nothing is expanded or constructed.
-
-
-class _Node(NamedTuple):
-    where: str  # "file:line"
-    value: object  # str, list[_Node] or dict[str, _Node]
-
-
-def _read_yaml(path: Path) -> _Node:
-    import yaml
-
-    try:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
-        with path.open("rb") as f:
-            raw = f.read(MAX_BYTES + 1)
-    except OSError as e:
-        raise UserError(f"{path}: {e.strerror}") from None
-    if len(raw) > MAX_BYTES:
-        raise UserError(f"{path}: more than {MAX_BYTES // 1024} KiB; accepted: a system card (some 10 KiB)")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; accepted: a system card in YAML") from None
-    try:
-        events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return _tree(events, path)
-    except yaml.YAMLError as e:
-        mark = getattr(e, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not YAML: {getattr(e, 'problem', None) or e}") from None
-
-
-def _tree(events, path: Path) -> _Node:
-    import yaml
-
-    top: list[_Node] = []
-    stack: list[tuple[_Node, list]] = []  # open collections and, for a mapping, the key that waits for its value
-    for event in events:
-        where = f"{path}:{event.start_mark.line + 1}"
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise UserError(f"{where}: anchors and aliases (& and *) are not accepted")
-        if getattr(event, "tag", None):
-            raise UserError(f"{where}: the tag {event.tag[:60]!r} is not accepted")
-        if isinstance(event, yaml.DocumentStartEvent) and top:
-            raise UserError(f"{where}: a second document; accepted: one")
-        if isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
-            stack.pop()
-            continue
-        if isinstance(event, yaml.ScalarEvent):
-            node = _Node(where, event.value)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            node = _Node(where, [])
-        elif isinstance(event, yaml.MappingStartEvent):
-            node = _Node(where, {})
-        else:
-            continue
-        if not stack:
-            top.append(node)
-        elif isinstance(stack[-1][0].value, list):
-            stack[-1][0].value.append(node)
-        else:
-            mapping, waiting = stack[-1]
-            if not waiting:
-                if not isinstance(node.value, str):
-                    raise UserError(f"{where}: a key must be a word")
-                if node.value in mapping.value:
-                    raise UserError(f"{where}: the key {node.value[:60]!r} stands twice")
-                waiting.append(node.value)
-            else:
-                mapping.value[waiting.pop()] = node
-        if not isinstance(node.value, str):
-            if len(stack) >= MAX_DEPTH:
-                raise UserError(f"{where}: nested deeper than {MAX_DEPTH} levels")
-            stack.append((node, []))
-    if not top or not isinstance(top[0].value, dict):
-        raise UserError(f"{path}: no keys; accepted: a system card in YAML")
-    return top[0]
-
-
 # From a tree, or from the user's words, to values by dotted key.
 
 
@@ -389,7 +308,7 @@ def _value(text: object, rule: dict):
     return int(value) if rule["kind"] == "bytes" and rule["high"] <= 65536 else value
 
 
-def _leaf(node: _Node, key: str, rule: dict) -> Figure:
+def _leaf(node: Branch, key: str, rule: dict) -> Figure:
     place = f"{node.where}: {key}"
     if not isinstance(node.value, dict):
         raise UserError(f"{place}: no source; accepted: {{value: ..., status: known, source: ...}}")
@@ -419,7 +338,7 @@ def _leaf(node: _Node, key: str, rule: dict) -> Figure:
     return Figure(value, said["status"], " ".join(said["source"].split()), " ".join(said.get("how", "").split()))
 
 
-def _with_part(node: _Node, key: str) -> _Node:
+def _with_part(node: Branch, key: str) -> Branch:
     """The section with what its `part` gives for the keys that it does not say."""
     if "part" not in node.value:
         return node
@@ -429,12 +348,12 @@ def _with_part(node: _Node, key: str) -> _Node:
         raise UserError(
             f"{word.where}: {key}.part: no part {str(word.value)[:60]!r}; {_nearest(str(word.value), known)}"
         )
-    merged = dict(_read_yaml(_PARTS / f"{word.value}.yaml").value)
+    merged = dict(read(_PARTS / f"{word.value}.yaml").value)
     merged.update((name, part) for name, part in node.value.items() if name != "part")
-    return _Node(node.where, merged)
+    return Branch(node.where, merged)
 
 
-def _section(node: _Node, cls, key: str, figures: dict, places: dict) -> None:
+def _section(node: Branch, cls, key: str, figures: dict, places: dict) -> None:
     """Check one section and enter its leaves in `figures`, and their places in `places`, by dotted key."""
     if not isinstance(node.value, dict):
         raise UserError(f"{node.where}: {key}: accepted: a section of keys")
@@ -540,7 +459,7 @@ def _build(name, title, figures, notes) -> System:
     return System(name=name, title=title, gpus=values["gpus"], figures=order, notes=tuple(notes), **sections)
 
 
-def _words(node: _Node | None, key: str) -> tuple[str, ...]:
+def _words(node: Branch | None, key: str) -> tuple[str, ...]:
     if node is None:
         return ()
     items = node.value if isinstance(node.value, list) else [node]
@@ -551,7 +470,7 @@ def _words(node: _Node | None, key: str) -> tuple[str, ...]:
 
 
 def _load(path: Path) -> System:
-    tree = _read_yaml(path)
+    tree = read(path)
     wanted = ("title", "gpus", *_SECTIONS, "notes")
     for name, part in tree.value.items():
         if name not in wanted:
@@ -598,7 +517,7 @@ def load(name_or_path: str | Path) -> System:
 
 def software(part_name: str) -> Software:
     """The constants of a communication library alone: a part such as "nccl-hopper". Raises UserError for an unknown one."""
-    node = _Node(f"{part_name}", {"part": _Node(part_name, part_name)})
+    node = Branch(f"{part_name}", {"part": Branch(part_name, part_name)})
     figures: dict[str, Figure] = {}
     _section(node, Software, "software", figures, {})
     return _make(Software, "software", {key: figure.value for key, figure in figures.items()})
