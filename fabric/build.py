@@ -140,8 +140,6 @@ def nic_rate(system: System, *, fraction: float = 1.0, cap: float | None = None,
     wire = framing.goodput(line, nic.framing, nic.mtu) * fraction
     if cap is not None:
         wire = min(wire, line * cap)
-    if nic.pcie_generation is None:  # the network ends in the processor itself
-        return wire
     return host.host_rate(wire, host.pcie_rate(nic.pcie_generation, nic.pcie_lanes, nic.pcie_efficiency))
 
 

@@ -33,8 +33,11 @@ def pcie_encoding(generation: int) -> float:
     return 128 / 130 if generation <= 5 else 236 / 256
 
 
-def pcie_rate(generation: int, lanes: int, efficiency: float = 1.0) -> float:
-    """Bytes a second a direction. `efficiency` 1.0: before packet headers. Raises UserError for an unknown generation."""
+def pcie_rate(generation: int | None, lanes: int | None, efficiency: float | None = 1.0) -> float:
+    """Bytes a second a direction. `efficiency` 1.0: before packet headers. generation None, where the network ends in the
+    processor itself: inf. Raises UserError for an unknown generation."""
+    if generation is None:
+        return float("inf")
     if lanes < 1:
         raise UserError(f"{lanes} PCIe lanes; accepted: 1 or more")
     encoding = pcie_encoding(generation)

@@ -57,10 +57,10 @@ def domain_seconds(ranks: int, size: float, rate: float, *, efficiency: float = 
 
 
 def tree_latency(tree: Tree, rate: float) -> float:
-    """Seconds from the first byte of one packet up to its copy's first byte down: 2T + 1 more hops than wires end to end.
+    """Seconds that a tree adds to the time on one wire.
 
-    A packet crosses T cables and T switches up, T - 1 switches (the top one turns it round) and T cables down. Every switch
-    takes in the whole packet before it passes on.
+    A packet crosses T cables and T switches on its way up, where the last one turns it round, and T - 1 switches and T
+    cables down. Every switch takes in the whole packet before it passes it on.
     """
     hops = 2 * tree.tiers - 1
     return hops * (tree.switch_latency + tree.packet / rate) + 2 * tree.tiers * tree.cable_latency
