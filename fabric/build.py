@@ -45,7 +45,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..errors import UserError
-from . import framing, host, planes, topology
+from . import framing, host, innetwork, planes, topology
 from .bounds import Bounds, bounds, ring_latency
 from .card import System
 from .network import PS, Network, network
@@ -53,7 +53,17 @@ from .noise import Cause, parse, table
 from .routing import ROUTINGS, permutation_flows, route
 from .stragglers import Straggler, factors
 
-__all__ = ["PROTOCOLS", "RAILS", "Bounds", "bounds", "build", "crossing_fractions", "nic_rate", "ring_latency"]
+__all__ = [
+    "PROTOCOLS",
+    "RAILS",
+    "Bounds",
+    "bounds",
+    "build",
+    "crossing_fractions",
+    "in_network_seconds",
+    "nic_rate",
+    "ring_latency",
+]
 
 RAILS = ("aggregate", "own")
 PROTOCOLS = ("ll", "ll128", "simple")
@@ -279,3 +289,44 @@ def _part_empty(system, ranks: int, rails: str) -> np.ndarray:
 
 def _ps(seconds) -> np.ndarray:
     return np.rint(np.asarray(seconds, np.float64) * PS).astype(np.int64)
+
+
+def in_network_seconds(system: System, ranks: int, size: float, *, failed_planes: int = 0) -> float:
+    """All-reduce of `size` bytes by the switches: NVLink SHARP in a domain, SHARP in the network, or both (innetwork.py).
+
+    Latency is the hardware's: two hops of node.link, and the NICs, switches and cables of the way up and down. Raises
+    UserError where the switches that these ranks need do not reduce, or ranks do not fill whole domains.
+    """
+    link, domain = system.node.link, min(ranks, system.node.domain)
+    near = topology.nearness(system, ranks)
+    domains = ranks // domain
+    if ranks % domain:
+        raise UserError(
+            f"in-network reduction over {ranks} ranks; accepted: whole domains of {domain} on {system.name}"
+        )
+    for needed, has, what in (
+        (domain > 1, link.sharp, "node.link.sharp"),
+        (domains > 1, domains == 1 or system.network.sharp, "network.sharp"),
+    ):
+        if needed and not has:
+            raise UserError(
+                f"in-network reduction on {system.name}: {what} is false; accepted: a system whose switches reduce"
+            )
+    efficiency = system.software.nvls_efficiency or 1.0
+    inside = 2 * link.latency if domain > 1 else 0.0
+    if domains == 1:
+        return innetwork.domain_seconds(domain, size, link.rate, efficiency=efficiency, latency=inside)
+    k = _classes(near) - 1
+    tiers = int(near.switches[k] + 1) // 2
+    tree = innetwork.Tree(
+        tiers,
+        system.switch.latency,
+        near.cable[k] / (2 * tiers) * topology.FIBRE,
+        system.nic.mtu + framing.find(system.nic.framing).packet,
+    )
+    share = _nics(system, system.node.domain) / domain
+    rate = share * _class_rates(system, ranks, near, failed_planes, "adaptive", "own", 0)[k]
+    latency = inside + system.nic.latency + system.software.network_overhead
+    return innetwork.hierarchical_seconds(
+        domain, domains, size, link.rate, rate, tree, efficiency=efficiency, latency=latency
+    )

@@ -8,7 +8,15 @@ from busbw.collectives import ALGORITHMS
 from busbw.collectives import build as schedule_of
 from busbw.errors import UserError
 from busbw.fabric import card, stragglers, topology
-from busbw.fabric.build import _ring_flows, bounds, build, crossing_fractions, nic_rate, ring_latency
+from busbw.fabric.build import (
+    _ring_flows,
+    bounds,
+    build,
+    crossing_fractions,
+    in_network_seconds,
+    nic_rate,
+    ring_latency,
+)
 from busbw.fabric.network import PS, flat, network
 from busbw.fabric.replay import replay
 from busbw.fabric.routing import ring_flows, route
@@ -181,6 +189,27 @@ def test_noise_is_seeded():
     net = build(s, 16, noise="exponential:mean=1us", seed=3)
     assert net.noisy and net.seed == 3
     assert net.noise.mean() == pytest.approx(1e6, rel=1e-5)
+
+
+def test_switches_that_reduce_beat_a_ring_where_they_exist():
+    """Sharp needs half the bytes of a ring through a NIC; in one domain busbw passes the link's rate."""
+    s = system("dgx-h100-cx7")
+    size = 16e9
+
+    def busbw(ranks):
+        return size / in_network_seconds(s, ranks, size) * 2 * (ranks - 1) / ranks / 1e9
+
+    assert busbw(8) == pytest.approx(14 / 9 * 0.85 * 370.8, rel=1e-3)
+    # Between hosts a GPU's part, S / 8, goes through its NIC once: 2 (p-1)/p * 8 NICs, but the domain takes (9/8) S.
+    nics = 8 * 50 * 4096 / 4122
+    assert busbw(256) == pytest.approx(2 * 255 / 256 * min(nics, 8 / 9 * 0.85 * 370.8), rel=1e-3)
+    times = [in_network_seconds(s, 256, float(n)) for n in (8, 1 << 10, 1 << 20, 1 << 30)]
+    assert times == sorted(times)
+    assert s.nic.latency + 2 * s.node.link.latency < times[0] < 5e-6  # a few hops, however many hosts
+    with pytest.raises(UserError, match="whole domains"):
+        in_network_seconds(s, 12, size)
+    with pytest.raises(UserError, match=r"network\.sharp"):
+        in_network_seconds(system("memphis-h100-100k"), 64, size)
 
 
 @pytest.mark.parametrize(
