@@ -105,71 +105,71 @@ def _reductions(net, smaller, larger):
 
 
 @njit(cache=True, nogil=True)
-def _send(clocks, rank, hops, child, size):
+def _send(clocks, rank, hops, tree, child, size):
     """When the port begins to transmit, on the hop between `child` and its parent."""
-    q = FREE + 2 * hops[child, PORT]
-    begin = max(clocks[rank, CLOCK] + hops[child, SEND_OVERHEAD], clocks[rank, q])
-    clocks[rank, q] = begin + hops[child, BUSY + size]
+    q = FREE + 2 * hops[tree, child, PORT]
+    begin = max(clocks[rank, CLOCK] + hops[tree, child, SEND_OVERHEAD], clocks[rank, q])
+    clocks[rank, q] = begin + hops[tree, child, BUSY + size]
     clocks[rank, CLOCK] = begin
     return begin
 
 
 @njit(cache=True, nogil=True)
-def _receive(noise, seed, noisy, clocks, rank, hops, child, size, begin):
-    q = FREE + 2 * hops[child, PORT] + 1
-    arrival = max(begin + hops[child, LATENCY], clocks[rank, q]) + hops[child, W + size]
+def _receive(noise, seed, noisy, clocks, rank, hops, tree, child, size, begin):
+    q = FREE + 2 * hops[tree, child, PORT] + 1
+    arrival = max(begin + hops[tree, child, LATENCY], clocks[rank, q]) + hops[tree, child, W + size]
     clocks[rank, q] = arrival
     if noisy:
         arrival += noise[delay_slot(seed, rank, clocks[rank, RECEIVED])]
         clocks[rank, RECEIVED] += 1
-    clocks[rank, CLOCK] = max(clocks[rank, CLOCK], arrival) + hops[child, RECV_OVERHEAD]
+    clocks[rank, CLOCK] = max(clocks[rank, CLOCK], arrival) + hops[tree, child, RECV_OVERHEAD]
 
 
 @njit(cache=True, nogil=True)
-def _one_tick(noise, seed, noisy, all_nodes, all_hops, reductions, clocks, sizes, up, down, tick, rank0, rank1):
+def _one_tick(noise, seed, noisy, nodes, hops, reductions, clocks, sizes, up, down, tick, rank0, rank1):
     """One tick of ranks rank0 ... rank1-1.
 
-    all_nodes: int32 [2, p, 8]; all_hops: int64 [2, p, 8]; reductions: int64 [p, 2]; clocks: int64 [p, 2 + 2 ports]; sizes:
+    nodes: int32 [2, p, 8]; hops: int64 [2, p, 8]; reductions: int64 [p, 2]; clocks: int64 [p, 2 + 2 ports]; sizes:
     int8 [channels, slices], 0 smaller, 1 larger, -1 empty; up: int64 [channels, slots], begins on the way up; down: int64
     [2, channels, p, 2], begins of the sends to the first and the last child, of even and of odd ticks.
     """
     channels, slices = sizes.shape
-    top = all_nodes[0, 0, HEIGHT]  # rank 0 is the root of tree 0, and both trees have one shape
-    now, before = down[tick % 2], down[(tick + 1) % 2]
+    top = nodes[0, 0, HEIGHT]  # rank 0 is the root of tree 0, and both trees have one shape
+    now, before = tick % 2, (tick + 1) % 2
     for rank in range(rank0, rank1):
         for channel in range(channels):
-            nodes, hops = all_nodes[channel % 2], all_hops[channel % 2]
-            k = tick - nodes[rank, HEIGHT]
+            tree = channel % 2
+            k = tick - nodes[tree, rank, HEIGHT]
             if k < 0 or k >= slices:
                 continue
             size = sizes[channel, k]
             if size < 0:
                 continue
             for which in range(FIRST, LAST + 1):
-                child = nodes[rank, which]
+                child = nodes[tree, rank, which]
                 if child >= 0:
-                    begin = up[channel, nodes[child, SLOT] + k % nodes[child, SLOTS]]
-                    _receive(noise, seed, noisy, clocks, rank, hops, child, size, begin)
+                    begin = up[channel, nodes[tree, child, SLOT] + k % nodes[tree, child, SLOTS]]
+                    _receive(noise, seed, noisy, clocks, rank, hops, tree, child, size, begin)
                     clocks[rank, CLOCK] += reductions[rank, size]
-            if nodes[rank, PARENT] >= 0:
-                slot = nodes[rank, SLOT] + k % nodes[rank, SLOTS]
-                up[channel, slot] = _send(clocks, rank, hops, rank, size)
+            if nodes[tree, rank, PARENT] >= 0:
+                slot = nodes[tree, rank, SLOT] + k % nodes[tree, rank, SLOTS]
+                up[channel, slot] = _send(clocks, rank, hops, tree, rank, size)
         for channel in range(channels):
-            nodes, hops = all_nodes[channel % 2], all_hops[channel % 2]
-            k = tick - top - nodes[rank, DEPTH]
+            tree = channel % 2
+            k = tick - top - nodes[tree, rank, DEPTH]
             if k < 0 or k >= slices:
                 continue
             size = sizes[channel, k]
             if size < 0:
                 continue
-            above = nodes[rank, PARENT]
+            above = nodes[tree, rank, PARENT]
             if above >= 0:
-                begin = before[channel, above, nodes[rank, SECOND]]
-                _receive(noise, seed, noisy, clocks, rank, hops, rank, size, begin)
+                begin = down[before, channel, above, nodes[tree, rank, SECOND]]
+                _receive(noise, seed, noisy, clocks, rank, hops, tree, rank, size, begin)
             for which in range(2):
-                child = nodes[rank, FIRST + which]
+                child = nodes[tree, rank, FIRST + which]
                 if child >= 0:
-                    now[channel, rank, which] = _send(clocks, rank, hops, child, size)
+                    down[now, channel, rank, which] = _send(clocks, rank, hops, tree, child, size)
 
 
 def double_tree(
