@@ -3,9 +3,9 @@
     cpu = backend("cpu")
     cpu.reduce(dst, a, b, "sum")
 
-A backend is a module (or object) with the functions of `Backend`. Its arrays are its own (NumPy on the CPU, device
-arrays on a GPU); names of ops and dtypes are those of `dtypes`. One more is one more file and a line in BACKENDS, or,
-outside busbw, a call of `register`.
+A backend is a module (or object) with the functions of `Backend`. Its arrays are its own (NumPy on the CPU, anything with
+``__cuda_array_interface__`` on a GPU); names of ops and dtypes are those of `dtypes`. One more is one more file and a
+line in BACKENDS, or, outside busbw, a call of `register`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
 # name -> where its module is, relative to this package if it starts with a dot
-BACKENDS: dict[str, str] = {"cpu": ".cpu"}
+BACKENDS: dict[str, str] = {"cpu": ".cpu", "numba-cuda": ".numba_cuda", "cupy": ".cupy_cuda"}
 
 
 @runtime_checkable
@@ -45,6 +45,19 @@ class Backend(Protocol):
         low, high: 256 entries, float64 for floating-point dtypes, else of dst's dtype. NaN is within nothing.
         high None: low is of dst's dtype, and what counts is a difference in any bit.
         """
+
+
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """What a backend on a GPU does besides. Its other functions take ``stream`` and, where they write, ``dst2`` too."""
+
+    def reduce_many(
+        self, dst: Any, sources: Any, op: str, dtype: str | None = None, contributions: int | None = None
+    ) -> None:
+        """dst[i] = op over all sources[j][i], j ascending; rounded to storage once."""
+
+    def launch(self, kernel: str, dtype: str, arguments: Any, nbytes: int, stream: Any) -> None:
+        """Launch a kernel of `device` by name, on addresses."""
 
 
 def register(name: str, module: str) -> None:

@@ -52,6 +52,21 @@ def _table() -> dict[str, DType]:
 DTYPES: dict[str, DType] = _table()
 _BY_NCCL_NAME = {dtype.nccl: dtype for dtype in DTYPES.values()}
 
+# GPU backends have float8 too, held as its uint8 bit pattern.
+DEVICE_DTYPES: dict[str, DType] = {
+    **DTYPES,
+    "float8_e4m3": DType("float8_e4m3", "f8e4m3", 1, np.dtype(np.uint8), "f"),
+    "float8_e5m2": DType("float8_e5m2", "f8e5m2", 1, np.dtype(np.uint8), "f"),
+}
+
+
+def find_device_dtype(name: str | DType) -> DType:
+    """As `find_dtype`, and float8_e4m3 and float8_e5m2 (or f8e4m3 and f8e5m2) as well."""
+    for dtype in DEVICE_DTYPES.values():
+        if name in (dtype.name, dtype.nccl):
+            return dtype
+    return find_dtype(name)
+
 
 def find_dtype(name: str | DType) -> DType:
     """The DType of a busbw name ("float32") or an nccl-tests name ("float"). Raises ValueError for any other."""

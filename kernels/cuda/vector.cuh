@@ -1,0 +1,142 @@
+// 128-bit loads and stores, and the walk over an array that uses them.
+//
+// Any group of threads can share a walk: a whole grid (kernels.cu), or the threads of one block in a persistent kernel
+// that walks a schedule table. A `Share` says which thread of how many this is; the group needs no other knowledge.
+//
+//   dst   ...|--------|--------|--------|--------|...      | = a multiple of 16 bytes
+//          h1 vector 0  vector 1  vector 2  vector 3 t     h, t: elements before and after, one by one
+//   thread 0 1     0        1         2        0   ...     of a Share of 3
+#pragma once
+
+#include "types.cuh"
+
+namespace busbw {
+
+struct alignas(16) Vector {
+  unsigned word[4];
+};
+
+template <typename S>
+union Lanes {
+  Vector vector;
+  S at[16 / sizeof(S)];
+};
+
+// Volatile and with a memory clobber: a persistent kernel reads what others have written since it started, so no load
+// may move before the acquire of its flag, nor be taken from an earlier one. `global`: the compiler cannot know it of an
+// address from a table, and generic loads are slower. Addresses: multiples of 16.
+__device__ __forceinline__ Vector load_vector(const void* from) {
+#ifdef BUSBW_CPU_SHIM
+  return shim::load_aligned<Vector>(from);
+#else
+  Vector v;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(__cvta_generic_to_global(from))
+               : "memory");
+  return v;
+#endif
+}
+
+__device__ __forceinline__ void store_vector(void* to, Vector v) {
+#ifdef BUSBW_CPU_SHIM
+  shim::store_aligned(to, v);
+#else
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(__cvta_generic_to_global(to)), "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3])
+               : "memory");
+#endif
+}
+
+// A vector that starts at any multiple of sizeof(S), in pieces as large as its alignment allows.
+template <typename S>
+__device__ __forceinline__ Vector load_pieces(const S* from) {
+  if (((uint64)from & 15) == 0) return load_vector(from);
+  Vector v;
+  if (((uint64)from & 3) == 0) {
+    const volatile unsigned* words = (const volatile unsigned*)from;
+#pragma unroll
+    for (int i = 0; i < 4; i++) v.word[i] = words[i];
+    return v;
+  }
+  Lanes<S> lanes;
+#pragma unroll
+  for (int i = 0; i < (int)(16 / sizeof(S)); i++) lanes.at[i] = ((const volatile S*)from)[i];
+  return lanes.vector;
+}
+
+template <typename S>
+__device__ __forceinline__ void store_pieces(S* to, Vector v) {
+  if (((uint64)to & 15) == 0) return store_vector(to, v);
+  if (((uint64)to & 3) == 0) {
+    volatile unsigned* words = (volatile unsigned*)to;
+#pragma unroll
+    for (int i = 0; i < 4; i++) words[i] = v.word[i];
+    return;
+  }
+  Lanes<S> lanes;
+  lanes.vector = v;
+#pragma unroll
+  for (int i = 0; i < (int)(16 / sizeof(S)); i++) ((volatile S*)to)[i] = lanes.at[i];
+}
+
+template <bool ALIGNED, typename S>
+__device__ __forceinline__ Vector load(const S* from) {
+  if (ALIGNED) return load_vector(from);
+  return load_pieces(from);
+}
+
+template <bool ALIGNED, typename S>
+__device__ __forceinline__ void store(S* to, Vector v) {
+  if (ALIGNED) store_vector(to, v);
+  else store_pieces(to, v);
+}
+
+__device__ __forceinline__ bool together(const void* p, const void* q) {  // in one place of a vector
+  return (((uint64)p ^ (uint64)q) & 15) == 0;
+}
+
+struct Share {
+  int64 index, size;  // 0 <= index < size
+};
+
+__device__ __forceinline__ Share share_of_grid() {
+  Share share = {(int64)blockIdx.x * blockDim.x + threadIdx.x, (int64)gridDim.x * blockDim.x};
+  return share;
+}
+
+__device__ __forceinline__ Share share_of_block() {
+  Share share = {(int64)threadIdx.x, (int64)blockDim.x};
+  return share;
+}
+
+// Vectors that a thread loads, of each source, before it stores. Those in pieces are many instructions as it is.
+template <bool ALIGNED>
+struct InFlight {
+  static const int vectors = ALIGNED ? 4 : 1;
+};
+
+// Call `work` for all of `count` elements: work.one(i) for an element, work.vectors<N>(i, stride) for N vectors that
+// begin at elements i, i + stride, ... N is IN_FLIGHT or 1. `first`: the array whose vectors are aligned.
+template <int IN_FLIGHT, typename S, typename WORK>
+__device__ __forceinline__ void walk(Share share, const S* first, int64 count, WORK& work) {
+  const int64 lanes = 16 / sizeof(S);
+  int64 head = (int64)((16 - ((uint64)first & 15)) & 15) / (int64)sizeof(S);
+  if (head > count) head = count;
+  const int64 vectors = (count - head) / lanes;
+  const int64 tail = head + vectors * lanes;
+  int64 v = share.index;
+  if (IN_FLIGHT > 1) {
+#pragma unroll 1
+    for (; v + (IN_FLIGHT - 1) * share.size < vectors; v += IN_FLIGHT * share.size)
+      work.template vectors<IN_FLIGHT>(head + v * lanes, share.size * lanes);
+  }
+#pragma unroll 1
+  for (; v < vectors; v += share.size) work.template vectors<1>(head + v * lanes, 0);
+  // Head and tail in one loop: both are shorter than a vector, and most walks have neither.
+#pragma unroll 1
+  for (int64 i = share.index; i < head + count - tail; i += share.size) work.one(i < head ? i : i - head + tail);
+}
+
+}  // namespace busbw
