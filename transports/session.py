@@ -103,7 +103,8 @@ class Crew(Protocol):
         """Run `work` for every rank of this process at once; raises Stalled after the time-out."""
 
     def combine(self, values: np.ndarray, how: str) -> np.ndarray:
-        """Combine an array over the processes of the crew; how: "sum", "max", "min", "mean" (equal ranks each)."""
+        """Combine an array over the processes of the crew; how: "sum", "max", "min", "mean" (equal ranks each),
+        "first" (the root's)."""
 
     def agree(self, value):
         """The root's value, in every process."""
@@ -309,7 +310,9 @@ class Session:
         results = self.crew.each(work)
         self._all_ok([status for status, _, _ in results])
         taken = np.array([s for _, _, s in results])
-        here = {"max": taken.max, "min": taken.min, "mean": taken.mean}[across](axis=0)
+        here = (
+            taken[0] if across == "first" else {"max": taken.max, "min": taken.min, "mean": taken.mean}[across](axis=0)
+        )
         late = self.crew.combine(np.array([max(late for _, late, _ in results)], np.float64), "max")
         return self.crew.combine(here, across), int(late[0])
 

@@ -113,6 +113,14 @@ def test_timing_counts_every_sample_and_leaves_the_right_result():
     assert s.check(data.low, data.high) == 0
 
 
+@pytest.mark.parametrize("across", ["max", "min", "mean", "first"])
+def test_times_of_all_ranks_make_one(across):
+    s = session(3)
+    s.prepare(Job("ring", 100, "float32", "sum"))
+    samples, _ = s.time(5, 1, across)
+    assert samples.shape == (5,) and np.all(samples > 0)
+
+
 def test_fresh_inputs_are_rewritten_with_the_same_values():
     s = session(2)
     data = pattern("float32", "sum", 2)
