@@ -196,7 +196,9 @@ def this_machine() -> System:
 
     ranks = len(cores)
     hop = (
-        known(latency) if latency is not None else guess(1e-7, "one core: that of a flag between two cores of a server")
+        known(latency)
+        if latency is not None
+        else guess(1e-7, "one core, or one too busy to answer: a flag between two cores of a server")
     )
     no_limit = guess((alone,) * 3, "no such limit: what one core copies")
     zero = guess(0.0, "not used on one node of cores")

@@ -17,26 +17,27 @@ A capital B is bytes and a small b is bits; prefixes are as SI spells them, with
 
 from __future__ import annotations
 
-import math
 import re
+from fractions import Fraction
 
 from ..errors import UserError
 
-_SI = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
-_IEC = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+_SI = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
+_IEC = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_SMALL = {"m": 3, "u": 6, "µ": 6, "n": 9, "p": 12}
 
-_UNITS: dict[str, dict[str, float]] = {
-    "rate": {f"{p}b/s": f / 8 for p, f in _SI.items()}
+_UNITS: dict[str, dict[str, Fraction | int]] = {
+    "rate": {f"{p}b/s": Fraction(f, 8) for p, f in _SI.items()}
     | {f"{p}B/s": f for p, f in _SI.items()}
     | {f"{p}B/s": f for p, f in _IEC.items()},
-    "time": {"ps": 1e-12, "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0},
+    "time": {"s": 1} | {f"{p}s": Fraction(1, 10**n) for p, n in _SMALL.items()},
     "bytes": {f"{p}B": f for p, f in _SI.items()} | {f"{p}B": f for p, f in _IEC.items()},
-    "power": {"mW": 1e-3, "W": 1.0, "kW": 1e3, "MW": 1e6, "GW": 1e9},
-    "length": {"mm": 1e-3, "cm": 1e-2, "m": 1.0, "km": 1e3},
+    "power": {f"{p}W": _SI[p] for p in ("", "k", "M", "G")} | {"mW": Fraction(1, 1000)},
+    "length": {"mm": Fraction(1, 1000), "cm": Fraction(1, 100), "m": 1, "km": 1000},
     "messages": {f"{p}{unit}": f for p, f in _SI.items() for unit in ("msg/s", "messages/s")},
-    "fraction": {"": 1.0, "%": 0.01},
-    "ratio": {"": 1.0},
-    "count": {"": 1.0},
+    "fraction": {"": 1, "%": Fraction(1, 100)},
+    "ratio": {"": 1},
+    "count": {"": 1},
 }
 
 ACCEPTED = {
@@ -51,7 +52,7 @@ ACCEPTED = {
     "count": "a whole number such as 64",
 }
 
-_QUANTITY = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*([^\d\s.+-]\S*|)")
+_QUANTITY = re.compile(r"([+-]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*([^0-9\s.+-]\S*|)")
 _LONGEST = 64  # characters: no figure needs more
 
 
@@ -66,7 +67,7 @@ def parse(text: str, kind: str) -> float | int:
     shown = repr(text if len(text) <= _LONGEST else text[:_LONGEST] + "...")
     match = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
-        raise UserError(f"{shown} is not a number with a unit; accepted: {accepted}")
+        raise UserError(f"{shown} cannot be read; accepted: {accepted}")
     number, unit = match.group(1).replace("_", ""), match.group(2)
     units = _UNITS[kind]
     if unit not in units:
@@ -76,19 +77,17 @@ def parse(text: str, kind: str) -> float | int:
         if not number.lstrip("+-").isdigit():
             raise UserError(f"{shown} is not a whole number; accepted: {accepted}")
         return int(number)
-    scale = units[unit]
-    value = (
-        float(number) * scale if scale >= 1 else float(number) / round(1 / scale)
-    )  # 1.9 us is 1.9e-6 to the last bit
-    if not math.isfinite(value):
-        raise UserError(f"{shown} is not finite; accepted: {accepted}")
+    try:
+        value = float(Fraction(number) * units[unit])  # exact until here: 1.9 us is the float nearest to 1.9e-6
+    except OverflowError:
+        raise UserError(f"{shown} is too large; accepted: {accepted}") from None
     return value
 
 
 _SHOWN = {
     "rate": ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1.0, "B/s")),
     "time": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"), (1e-12, "ps")),
-    "bytes": ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e4, "kB"), (1.0, "B")),
+    "bytes": ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1.0, "B")),
     "power": ((1e9, "GW"), (1e6, "MW"), (1e3, "kW"), (1.0, "W")),
     "length": ((1e3, "km"), (1.0, "m"), (1e-2, "cm")),
     "messages": ((1e9, "Gmsg/s"), (1e6, "Mmsg/s"), (1e3, "kmsg/s"), (1.0, "msg/s")),

@@ -42,7 +42,7 @@ def read(path: Path) -> Branch:
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not YAML: {getattr(e, 'problem', None) or e}") from None
+        raise UserError(f"{path}{line}: not YAML: {' '.join(str(getattr(e, 'problem', None) or e).split())}") from None
 
 
 def _tree(events, path: Path) -> Branch:
