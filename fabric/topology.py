@@ -260,10 +260,13 @@ def nearness(system: System, ranks: int | None = None) -> Nearness:
     elif network.topology == "dragonfly":
         per_switch, per_group, _ = _dragonfly(system)
         to_nic, local, far = network.cable_lengths
-        direct = min(1.0, network.global_links / network.switches_per_group)  # the switch has a cable to that group
+        # The way is 4 switches, one less where an end's switch has a cable to the other group, 2 where both have the same.
+        share = min(1.0, network.global_links / network.switches_per_group)
+        same = min(1.0, network.global_links / network.switches_per_group**2)
+        passed = 4 - (1 - (1 - share) ** 2) - same
         level("switch", 1.0, 2 * to_nic, node // per_group * per_group + node % per_group // per_switch)
         level("group", 2.0, 2 * to_nic + local, node // per_group)
-        level("global", 4 - 2 * direct, 2 * to_nic + far + 2 * (1 - direct) * local)
+        level("global", passed, 2 * to_nic + far + (passed - 2) * local)
     else:
         size, apart = 1, 0.0
         for axis, n in enumerate(network.dims):
