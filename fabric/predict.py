@@ -29,7 +29,7 @@ import math
 from typing import NamedTuple
 
 from ..errors import UserError
-from . import host, innetwork, nccl
+from . import card, host, innetwork, nccl, topology
 from .card import Software, System
 
 ALGORITHMS = ("ring", "tree", "nvls", "nvls-tree", "sharp", "auto")
@@ -38,6 +38,9 @@ MODELS = ("fabric", "nccl")
 # What NCCL's maintainers tell users to expect of a NIC: 48 GB/s of 400 Gb/s, 24 of 200, 12 of 100 (nccl-tests issues
 # 119, 290, 309); it is also the speed that NCCL's search tries for each.
 NIC_FRACTION = 0.96
+REFERENCE = "dgx-h100-cx7"  # the kind of machine on which the library's hops were measured; a slower NIC adds to them
+# Longest message sent without a rendezvous. Slingshot: fi_cxi(7), FI_CXI_RDZV_THRESHOLD 2048 + FI_CXI_RDZV_GET_MIN 2049.
+EAGER = {"slingshot": 4097.0}
 _LL, _LL128 = 2.0, 128 / 120  # bytes on the wire for a byte of data
 _WIRE = {"ll": _LL, "ll128": _LL128, "simple": 1.0}
 # The device code's own limits (NCCL src/enqueue.cc and src/transport/nvls.cc): thread blocks and largest chunks of NVLink SHARP.
@@ -67,7 +70,12 @@ class Platform(NamedTuple):
     x86: bool = True
     network_latency: float = 0.0  # what the transport adds to a hop of the network
     eager: float = math.inf  # longest message that the transport sends without asking first
-    rendezvous: float = 0.0  # what asking first costs
+    reach: tuple[tuple[float, float], ...] = ()  # (domains, seconds): what a hop costs more between that many domains
+
+    @property
+    def rendezvous(self) -> float:
+        """Seconds of asking first: a request and a Get travel before the data."""
+        return 2 * self.software.ring.network.ll if self.eager < math.inf else 0.0
 
     @property
     def usable(self) -> float:
@@ -79,6 +87,7 @@ def platform(system: System) -> Platform:
     """The figures of a system card."""
     nic, node = system.nic, system.node
     hosts = node.domain / node.gpus
+    reference = card.load(REFERENCE).nic.latency
     return Platform(
         name=system.name,
         generation=system.gpu.architecture,
@@ -91,7 +100,49 @@ def platform(system: System) -> Platform:
         nic_rate=0.0 if nic is None else nic.rate,
         host_rate=math.inf if nic is None else host.pcie_rate(nic.pcie_generation, nic.pcie_lanes, nic.pcie_efficiency),
         sharp=bool(system.network and system.network.sharp),
+        network_latency=0.0 if nic is None else max(0.0, nic.latency - reference),
+        eager=math.inf if nic is None else EAGER.get(nic.framing, math.inf),
+        reach=reach(system),
     )
+
+
+def reach(system: System) -> tuple[tuple[float, float], ...]:
+    """(domains, seconds) for each class of nearness: what its switches beyond the first and its cables add to a hop.
+
+    The library's own figure for a hop of the network holds one switch (as in build.py).
+    """
+    if system.nic is None:
+        return ()
+    near = topology.nearness(system)
+    steps = []
+    for k in range(1, len(near.classes)):
+        inside = math.inf
+        if k < len(near.groups):
+            inside = max(1.0, int((near.groups[k] == near.groups[k, 0]).sum()) / system.node.domain)
+        beyond = max(0.0, near.switches[k] - 1) * system.switch.latency + near.cable[k] * topology.FIBRE
+        steps.append((inside, float(beyond)))
+    return tuple(steps)
+
+
+def _between(steps: tuple[tuple[float, float], ...], distance: float) -> float:
+    """Seconds that a hop over `distance` domains costs more."""
+    return next((seconds for inside, seconds in steps if distance < inside), 0.0)
+
+
+def _tree_reach(steps, nodes: int) -> float:
+    """The same, over the whole way from the deepest leaf to the root: hops of 1, 2, 4, ... domains."""
+    return sum(_between(steps, 2**level) for level in range(_depth(nodes)))
+
+
+def _ring_reach(steps, nodes: int) -> float:
+    """The same, a hop on average over the ring in order: few of its hops leave a group."""
+    total, inside = 0.0, 1.0
+    for size, seconds in steps:
+        total += (1 / inside - (1 / size if size < nodes else 0.0)) * seconds
+        if size >= nodes:
+            break
+        inside = size
+    return total
 
 
 def shape(machine: Platform, ranks: int) -> tuple[int, int]:
@@ -189,83 +240,134 @@ def _names(machine: Platform, nodes: int, algorithm: str, without: tuple[str, ..
 
 
 def fabric(
-    machine: Platform,
-    ranks: int,
-    size: int,
-    algorithm: str,
-    protocol: str,
-    comm: nccl.Communicator | None = None,
+    machine: Platform, ranks: int, size: int, algorithm: str, protocol: str, comm: nccl.Communicator | None = None
 ) -> float:
-    """Seconds of one pair of algorithm and protocol by the bytes and hops it needs. See the head of this file."""
+    """Seconds of one pair of algorithm and protocol by the bytes and hops it needs. See the head of this file.
+
+    comm: what NCCL makes of the ranks, whose channels its caps count; None for GPUs that it does not know.
+    """
     nodes, local = shape(machine, ranks)
-    soft, scale = machine.software, min(nodes, 3) - 1
-    network = machine.nics * machine.usable if nodes > 1 else math.inf
-    extra = machine.network_latency
+    last = (
+        ranks - (nodes - 1) * machine.domain
+    )  # ranks of the last node, which uses as many NICs as it has part of the GPUs
+    nics = max(1.0, machine.nics * min(1.0, last / machine.domain))
+    job = _Job(machine, comm, ranks, nodes, local, nics * machine.usable if nodes > 1 else math.inf)
     if algorithm == "ring":
-        hops, wire = soft.ring, size * 2 * (ranks - 1) / ranks * _WIRE[protocol]
-        rate = min(machine.link_rate if local > 1 else math.inf, network)
-        if protocol == "ll":
-            rate = min(rate, soft.caps.ll[scale] * _LL if soft.caps.ll[scale] else math.inf)
-        elif protocol == "ll128" and comm is not None:
-            rate = min(rate, comm.graphs["ring"].channels * soft.caps.ring_ll128[scale] * _LL128)
-        steps, between = 2 * (ranks - 1), 2 * (nodes - 1)
-        inside = getattr(hops.link(machine.link), protocol)
-        if nodes > 1:
-            inside = max(inside, soft.network_overhead * (3 if protocol == "simple" else 1))
-        hop = getattr((soft.tree if local == 1 else hops).network, protocol) + extra
-        message = size / ranks / max(1, comm.graphs["ring"].channels if comm else 1) * _WIRE[protocol]
-        hop += machine.rendezvous if message > machine.eager else 0.0
-        return getattr(hops.base, protocol) + (steps - between) * inside + between * hop + wire / rate
+        return _ring(job, size, protocol)
     if algorithm == "tree":
-        hops = soft.tree
-        through = _tree_share(nodes)
-        rate = min(machine.link_rate / 2 if local > 1 else math.inf, network / through)
-        cap = soft.caps.tree_simple[scale]
-        if comm is not None and cap:
-            if nodes > 2:  # a cap found with a faster NIC than this machine's
-                cap *= min(1.0, network / min(machine.nics, local) / _REFERENCE_NIC[machine.generation])
-            rate = min(rate, comm.graphs["tree"].channels * cap / 2)
-        rate /= _WIRE[protocol]
-        if protocol == "ll" and soft.caps.ll[scale]:
-            rate = min(rate, soft.caps.ll[scale] / 2)
-        if protocol == "ll128" and comm is not None and soft.caps.tree_ll128[scale]:
-            rate = min(rate, comm.graphs["tree"].channels * soft.caps.tree_ll128[scale] / 2)
-        if comm is not None:
-            rate *= nccl.correction(comm, "tree", protocol, size)
-        hop = getattr(hops.network, protocol) + extra
-        hop += machine.rendezvous if size * _WIRE[protocol] > machine.eager else 0.0
-        depth = _depth(nodes)
-        inside = getattr(hops.link(machine.link), protocol)
-        return getattr(hops.base, protocol) + 2 * ((local - 1) * inside + depth * hop) + size / rate
+        return _tree(job, size, protocol)
     if algorithm in ("nvls", "nvls-tree"):
-        domain = size / innetwork.domain_seconds(local, size, machine.link_rate, efficiency=soft.nvls_efficiency)
-        rate, wait = domain, soft.nvls_link
-        most = _NVLS_CHUNK
-        if nodes > 1:
-            rate = min(domain, network / _tree_share(nodes))
-            cap = soft.caps.nvls_tree[scale]
-            if cap:
-                rate = min(rate, cap * min(machine.nics, local) * ranks / (2 * (ranks - 1)))
-            if comm is not None:
-                rate *= nccl.correction(comm, "nvls-tree", "simple", size)
-            wait += 2 * _depth(nodes) * (soft.nvls_tree_network + extra + machine.rendezvous)
-            most = _NVLS_CHUNK if nodes < 4 else _NVLS_TREE_CHUNK
-        places = _NVLS_CHANNELS.get(machine.generation, 16) * local
-        # The efficiency is that of the longest messages, in chunks of 128 KiB; shorter chunks wait more often.
-        more = max(0.0, _rounds(size, places, most, nodes) - 1 - size / (places * _NVLS_CHUNK))
-        return wait + more * soft.ring.nvlink.simple + size / rate
-    if algorithm.startswith("collnet"):
-        direct = algorithm == "collnet-direct"
-        crossing = 2 * (local - 1) / local if direct else 2.0  # of the message, through a GPU's links
-        rate = min(network, machine.link_rate / crossing if local > 1 else math.inf)
-        wait = nccl.latency(comm, algorithm, protocol) if comm is not None else soft.collnet_network
-        return wait + size / (rate * (_COLLNET_EFFICIENCY if direct else 1.0))
+        return _nvls(job, size)
+    if algorithm in ("collnet-direct", "collnet-chain"):
+        return _collnet(job, size, algorithm)
     raise UserError(f"algorithm {algorithm!r}; accepted: {', '.join(nccl.ALGORITHMS)}")
+
+
+class _Job(NamedTuple):
+    """The ranks of one prediction. network: bytes a second of a node's NICs together."""
+
+    machine: Platform
+    comm: nccl.Communicator | None
+    ranks: int
+    nodes: int
+    local: int
+    network: float
+
+    @property
+    def scale(self) -> int:
+        """Column of the library's caps: one node, two, more."""
+        return min(self.nodes, 3) - 1
+
+    def cap(self, caps: tuple[float, ...], graph: str = "") -> float:
+        """The cap of these nodes; of all channels of `graph` where it is given one a channel. inf: none."""
+        value = caps[self.scale]
+        if value <= 0 or (graph and self.comm is None):
+            return math.inf
+        return value * self.comm.graphs[graph].channels if graph else value
+
+    def hop(self, seconds: float, message: float) -> float:
+        """A hop of the network that takes the library `seconds`, for a message of that many bytes on the wire."""
+        return (
+            seconds + self.machine.network_latency + (self.machine.rendezvous if message > self.machine.eager else 0.0)
+        )
+
+
+def _ring(job: _Job, size: int, protocol: str) -> float:
+    machine, hops = job.machine, job.machine.software.ring
+    rate = min(machine.link_rate if job.local > 1 else math.inf, job.network) / _WIRE[protocol]
+    if protocol == "ll":
+        rate = min(rate, job.cap(machine.software.caps.ll))
+    elif protocol == "ll128":
+        rate = min(rate, job.cap(machine.software.caps.ring_ll128, "ring"))
+    steps, between = 2 * (job.ranks - 1), 2 * (job.nodes - 1)
+    inside = getattr(hops.link(machine.link), protocol)
+    if job.nodes > 1:
+        inside = max(inside, machine.software.network_overhead * (3 if protocol == "simple" else 1))
+    channels = job.comm.graphs["ring"].channels if job.comm else 1
+    network = (machine.software.tree if job.local == 1 else hops).network
+    hop = job.hop(getattr(network, protocol), size / job.ranks / channels * _WIRE[protocol])
+    hop += _ring_reach(machine.reach, job.nodes)
+    return getattr(hops.base, protocol) + (steps - between) * inside + between * hop + size * steps / job.ranks / rate
+
+
+def _tree(job: _Job, size: int, protocol: str) -> float:
+    machine, hops, caps = job.machine, job.machine.software.tree, job.machine.software.caps
+    rate = min(machine.link_rate / 2 if job.local > 1 else math.inf, job.network / _tree_share(job.nodes))
+    cap = job.cap(caps.tree_simple, "tree")
+    if job.nodes > 2 and job.comm is not None:  # found with a NIC that may be faster than this machine's
+        nic = job.network / min(machine.nics, job.local)
+        cap *= min(1.0, nic / _REFERENCE_NIC[machine.generation])
+    rate = min(rate, cap / 2) / _WIRE[protocol]
+    if protocol == "ll":
+        rate = min(rate, job.cap(caps.ll) / 2)
+    elif protocol == "ll128":
+        rate = min(rate, job.cap(caps.tree_ll128, "tree") / 2)
+    if job.comm is not None:
+        rate *= _correction(job.comm, "tree", protocol, size)
+    hop = job.hop(getattr(hops.network, protocol), size * _WIRE[protocol])
+    way = _depth(job.nodes) * hop + _tree_reach(machine.reach, job.nodes)
+    inside = getattr(hops.link(machine.link), protocol)
+    return getattr(hops.base, protocol) + 2 * ((job.local - 1) * inside + way) + size / rate
+
+
+def _nvls(job: _Job, size: int) -> float:
+    machine, soft = job.machine, job.machine.software
+    rate = size / innetwork.domain_seconds(job.local, size, machine.link_rate, efficiency=soft.nvls_efficiency)
+    wait, most = soft.nvls_link, _NVLS_CHUNK
+    if job.nodes > 1:
+        heads = min(machine.nics, job.local)
+        busbw = job.cap(soft.caps.nvls_tree) * heads
+        rate = min(rate, job.network / _tree_share(job.nodes), busbw * job.ranks / (2 * (job.ranks - 1)))
+        if job.comm is not None:
+            rate *= _correction(job.comm, "nvls-tree", "simple", size)
+        hop = job.hop(soft.nvls_tree_network, size)
+        wait += 2 * (_depth(job.nodes) * hop + _tree_reach(machine.reach, job.nodes))
+        most = _NVLS_CHUNK if job.nodes < 4 else _NVLS_TREE_CHUNK
+    places = _NVLS_CHANNELS[machine.generation] * job.local
+    # The efficiency is that of the longest messages, in chunks of 128 KiB; shorter chunks wait more often.
+    more = max(0.0, _rounds(size, places, most, job.nodes) - 1 - size / (places * _NVLS_CHUNK))
+    return wait + more * soft.ring.nvlink.simple + size / rate
+
+
+def _collnet(job: _Job, size: int, algorithm: str) -> float:
+    machine = job.machine
+    direct = algorithm == "collnet-direct"
+    crossing = 2 * (job.local - 1) / job.local if direct else 2.0  # of the message, through a GPU's links
+    rate = min(job.network, machine.link_rate / crossing if job.local > 1 else math.inf)
+    wait = nccl.latency(job.comm, algorithm, "simple") if job.comm else machine.software.collnet_network
+    return wait + size / (rate * (_COLLNET_EFFICIENCY if direct else 1.0))
 
 
 def _tree_share(nodes: int) -> float:
     """Bytes through the NICs of the busiest node of the double binary tree, for each byte of the message, a direction."""
     return 1.0 if nodes == 2 else 1.5 if nodes == 3 else 2.0
+
+
+def _correction(comm: nccl.Communicator, algorithm: str, protocol: str, size: int) -> float:
+    """NCCL's table (nccl.correction) joined by straight lines over the logarithm of the size, so that time grows with it."""
+    below = 1 << max(6, int(size).bit_length() - 1)
+    low, high = (nccl.correction(comm, algorithm, protocol, n) for n in (below, 2 * below))
+    return low + (high - low) * max(0.0, math.log2(size / below))
 
 
 def _depth(nodes: int) -> int:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..errors import UserError
 from . import units
-from .predict import Platform
+from .predict import EAGER, Platform, reach
 
 COLUMNS = ("system", "gpu", "nic", "nodes", "ranks", "gpus_per_node", "library", "algorithm", "size_bytes")
 MEASURES = ("time_us", "busbw_GBps")
@@ -181,6 +181,14 @@ def _software(generation: str, vendor: str):
     return software
 
 
+@functools.lru_cache(maxsize=8)
+def _reach(name: str | None) -> tuple[tuple[float, float], ...]:
+    """What distance costs on the network of the card of that name."""
+    from . import card
+
+    return () if name is None else reach(card.load(name))
+
+
 def _find(entries, text) -> dict | None:
     return next((e for e in entries if re.search(e["match"], text, re.IGNORECASE)), None)
 
@@ -212,9 +220,6 @@ def machine(point: Point) -> Machine:
     nics, rate, assumed = (0, 0.0, ()) if alone else _network(point, gpu, per_node, table)
     transport = {} if alone else _find(table["transports"], f"{point.nic} {point.system}") or {}
 
-    def extra(name, kind, default):
-        return units.parse(transport[name]["value"], kind) if name in transport else default
-
     multicast = bool(gpu.get("multicast", {}).get("value", False))
     vendor = gpu["cpu"]["vendor"]
     algorithm, without = _algorithm(point.algorithm, multicast)
@@ -230,9 +235,9 @@ def machine(point: Point) -> Machine:
         nic_rate=rate,
         sharp=algorithm in ("sharp", "collnet-chain", "collnet-direct") or "SHARP" in point.nic,
         x86=vendor != "arm",
-        network_latency=extra("latency", "time", 0.0),
-        eager=extra("eager", "bytes", math.inf),
-        rendezvous=extra("rendezvous", "time", 0.0),
+        network_latency=units.parse(transport["latency"]["value"], "time") if "latency" in transport else 0.0,
+        eager=EAGER.get(transport.get("framing", ""), math.inf),
+        reach=() if alone else _reach((_find(table["systems"], f"{point.system} {point.nic}") or {}).get("card")),
     )
     return Machine(platform, algorithm, without, gpu_assumed + assumed)
 
