@@ -54,6 +54,12 @@ class FabricClock:
         columns = (table[name].astype(np.int64) for name in ("op", "peer", "count"))
         return Costs(*_costs(self.network_of(algorithm), rank, *columns, itemsize))
 
+    def slices(self, algorithm: str, nbytes: int, channels: int) -> int:
+        """Into how many slices `busbw simulate` would cut a chunk."""
+        from ..fabric.simulate import default_slices
+
+        return default_slices(self.network_of(algorithm), algorithm, nbytes, channels)
+
     def network_of(self, algorithm: str) -> Network:
         return self.others.get(algorithm, self.network)
 
@@ -61,11 +67,6 @@ class FabricClock:
         if not self.noisy:
             return np.zeros(receives, np.int64)
         return _delays(self.network._replace(seed=sample_seed(self.network.seed, sample)), rank, receives)
-
-
-# Schedules in which every rank of a host talks to other hosts at once, so that each has its own share of the NICs
-# (fabric/build.py, Rails).
-EVERY_RANK_CROSSES = ("recursive-doubling", "halving-doubling", "one-shot", "two-shot")
 
 
 def load_system(fabric: str, overrides: Iterable[str], ranks: int | None) -> System:
@@ -91,6 +92,7 @@ def fabric_clock(
 ) -> FabricClock:
     """The virtual clock of `ranks` ranks on the first GPUs of a system. Raises UserError."""
     from ..fabric.build import build
+    from ..fabric.simulate import EVERY_RANK_CROSSES
 
     system = load_system(fabric, overrides, ranks)
     how = {"seed": seed, "noise": noise or "none", "stragglers": tuple(stragglers)}

@@ -14,6 +14,8 @@ import numpy as np
 from ..collectives import ALGORITHMS, build
 from ..errors import UserError
 from ..fabric.card import THIS_MACHINE
+from ..fabric.noise import parse as parse_noise
+from ..fabric.stragglers import factors as straggler_factors
 from ..kernels.dtypes import DTYPES, OPS, find_dtype, find_op
 from ..transports.clock import stamps_needed
 from ..transports.fault import fault_from_environment
@@ -137,6 +139,8 @@ def checked(options: Options, *, mpi: bool) -> Options:
         options = replace(options, ranks=ranks)
     if options.fabric not in (None, THIS_MACHINE):  # that one is measured, and not twice
         load_system(options.fabric, options.overrides or (), options.ranks)
+    if options.ranks is not None:
+        straggler_factors(options.stragglers or (), options.ranks)
     return replace(options, algorithms=algorithms, dtypes=dtypes, ops=ops)
 
 
@@ -158,6 +162,7 @@ def _check_fabric(options: Options, algorithms: tuple[str, ...]) -> None:
         raise OptionError("--fresh is about this machine's caches, of which a time on --fabric knows nothing")
     if options.seed is not None and not 0 <= options.seed <= SEED_MAX:
         raise OptionError(f"--seed {options.seed}: accepted are 0 to {SEED_MAX}")
+    parse_noise(options.noise or "none")
     if options.pace is not None and not PACE_MIN <= options.pace <= PACE_MAX:
         raise OptionError(
             f"--pace {options.pace:g}: accepted are {PACE_MIN:g} to {PACE_MAX:g} wall-clock seconds a virtual second"
@@ -184,18 +189,25 @@ def _names(names, accepted, everything, what) -> tuple[str, ...]:
     return tuple(dict.fromkeys(out))
 
 
-def needs(options: Options, ranks: int) -> tuple[int, int]:
-    """(bytes of SCRATCH, messages sent) of the neediest rank at the largest size, over the algorithms asked for."""
-    largest = options.sizes()[-1]
+def needs(options: Options, ranks: int, clock: FabricClock | None) -> tuple[int, int]:
+    """(bytes of SCRATCH, messages sent) of the neediest rank over the sizes and algorithms asked for."""
+    sizes = options.sizes()
     scratch = messages = 0
     for name in options.algorithms:
         for candidate in _candidates(name):
             for dtype in options.dtypes:
                 d = find_dtype(dtype)
                 for mode in options.modes:
-                    job = _job(options, candidate, largest // d.itemsize, dtype, "sum", mode, ranks)
+                    counts = [size // d.itemsize for size in sizes]
+                    jobs = [_job(options, candidate, n, dtype, "sum", mode, ranks, clock) for n in counts]
+                    # A size of its own has no more messages than the largest cut into as many slices.
                     schedule = build(
-                        candidate, ranks, job.count, channels=job.channels, slices=job.slices, in_place=job.in_place
+                        candidate,
+                        ranks,
+                        counts[-1],
+                        channels=options.channels,
+                        slices=max(job.slices for job in jobs),
+                        in_place=mode == "in_place",
                     )
                     scratch = max(scratch, schedule.scratch * d.itemsize)
                     messages = max(messages, stamps_needed(schedule.tables))
@@ -209,9 +221,23 @@ def _candidates(algorithm: str) -> list[str]:
     return list(ALGORITHMS) if algorithm == "auto" else [algorithm]
 
 
-def _job(options: Options, algorithm: str, count: int, dtype: str, op: str, mode: str, ranks: int) -> Job:
-    itemsize = find_dtype(dtype).itemsize
-    slices = options.slices or default_slices(algorithm, ranks, count * itemsize)
+def _job(
+    options: Options,
+    algorithm: str,
+    count: int,
+    dtype: str,
+    op: str,
+    mode: str,
+    ranks: int,
+    clock: FabricClock | None,
+) -> Job:
+    nbytes = count * find_dtype(dtype).itemsize
+    if options.slices:
+        slices = options.slices
+    elif clock:
+        slices = clock.slices(algorithm, nbytes, options.channels)
+    else:
+        slices = default_slices(algorithm, ranks, nbytes)
     return Job(algorithm, count, dtype, op, mode == "in_place", options.channels, slices)
 
 
@@ -229,7 +255,7 @@ def open_session(options: Options) -> Session:
     else:
         ranks = here = options.ranks
     clock = _clock(options, ranks)
-    scratch, messages = needs(options, ranks)
+    scratch, messages = needs(options, ranks, clock)
     _check_memory(options, here, largest, scratch)
     stamps = messages if clock else 0
     if mpi.launched():
@@ -336,7 +362,7 @@ def sweep(
             label = f"{format_size(count * d.itemsize)} {algorithm} {mode.replace('_', '-')}"
             progress(index, len(cells), label)
             chosen = chooser.choose(algorithm, count, dtype, op, mode)
-            job = _job(options, chosen, count, dtype, op, mode, session.ranks)
+            job = _job(options, chosen, count, dtype, op, mode, session.ranks, clock)
             if clock:
                 measured, paced_seconds = emulate(session, job, options.effort, options.pace)
                 if paced_seconds is not None:
@@ -449,7 +475,7 @@ class _Chooser:
         times: dict[str, list[float]] = {name: [] for name in self.candidates[mode]}
         for round_ in range(self.ROUNDS):
             for name in times:
-                self.session.prepare(_job(self.options, name, count, dtype, op, mode, self.session.ranks))
+                self.session.prepare(_job(self.options, name, count, dtype, op, mode, self.session.ranks, None))
                 if round_ == 0:
                     self.session.run()
                 first, _ = self.session.time(1, 1)
@@ -467,7 +493,8 @@ class _Chooser:
     def _fastest_on_the_fabric(self, count: int, dtype: str, op: str, mode: str) -> str:
         times = {}
         for name in ALGORITHMS:
-            self.session.prepare(_job(self.options, name, count, dtype, op, mode, self.session.ranks))
+            session = self.session
+            session.prepare(_job(self.options, name, count, dtype, op, mode, session.ranks, session.clock))
             times[name] = int(self.session.virtual(1).finish.max())
         return min(times, key=times.get)
 
