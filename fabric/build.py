@@ -14,20 +14,22 @@ and so on.
 
 **Rails.** A host has several NICs, and a schedule is one logical ring or tree over all ranks. NCCL runs as many copies
 of the ring (channels) as there are NICs, each entering and leaving the host through another one. All copies are in the
-same state at the same time, so they are one ring whose hop between hosts has the rate of all NICs together:
-``rails="aggregate"``, byte_ps = 1 / (NICs of a domain * rate of one). That is exact where at most one rank of a domain
-sends to, and one receives from, other domains at a time: rings in rank order. It is a little optimistic where a few do
-(a tree over ranks: the ranks that have a parent or child elsewhere, at most a handful in a domain). It is wrong where
-all do: then each rank has its own share, ``rails="own"``, byte_ps = ranks of a domain / (NICs * rate). Direct exchange,
-recursive doubling and halving-doubling across domains need "own". The last domain may hold fewer ranks and then uses
-fewer NICs: its ranks' factor `slow` on port 1 says so.
+same state at the same time, so they are one ring whose hop between hosts has the rate of all NICs together. `rails`
+says how many ranks of a domain are at the NICs at once, and byte_ps = that number / (NICs of a domain * rate of one):
 
-**Routing.** What a step's flows get (routing.py, on the card's fat tree). For "aggregate", the flows of a ring over all
-NICs: few cross a leaf, so with adaptive routing they have it to themselves, whatever the oversubscription. Under ECMP
-flows of several rails can meet on an uplink; the slowest of a class counts, since a ring waits for it. For "own", a
-random permutation of all NICs: adaptive routing gives 1 / oversubscription, ECMP what max-min fairness leaves on the
-mean, as everything keeps moving. Topologies other than fat trees: 1, or what their global links carry where all ranks
-cross at once.
+    "aggregate"    1                      a ring of one channel in rank order; exact
+    "own"          all of a domain        each rank has its own share: direct exchange, recursive doubling
+    a number       rails.sharing(...)     counted from the tables of any algorithm: 2 or 4 for the double binary tree
+
+Where more ranks send than `rails` says, NICs carry more than they can: take `sharing` when in doubt. The last domain
+may hold fewer ranks and then uses fewer NICs: its ranks' factor `slow` on port 1 says so.
+
+**Routing.** What a step's flows get (routing.py, on the card's fat tree). Unless all ranks cross, the flows of a ring
+over all NICs: few cross a leaf, so with adaptive routing they have it to themselves, whatever the oversubscription.
+Under ECMP flows of several rails can meet on an uplink; the slowest of a class counts, since a ring waits for it. For
+"own", a random permutation of all NICs: adaptive routing gives 1 / oversubscription, ECMP what max-min fairness leaves
+on the mean, as everything keeps moving. Topologies other than fat trees: 1, or what their global links carry where all
+ranks cross at once.
 
 **A message** costs nic.message_overhead at both ends, 1 / nic.message_rate between two at a port, and the latency:
 nic.latency (two NICs and a cable, memory to memory) + switches * switch.latency + cables * 4.9 ns/m +
@@ -80,7 +82,7 @@ def build(
     stragglers: Iterable[Straggler | str] = (),
     failed_planes: int = 0,
     routing: str | None = None,
-    rails: str = "aggregate",
+    rails: str | float = "aggregate",
     protocol: str | None = None,
 ) -> Network:
     """The network of the first `ranks` GPUs of `system` (None: all).
@@ -93,8 +95,8 @@ def build(
     p = system.gpus if ranks is None else ranks
     if not 1 <= p <= system.gpus:
         raise UserError(f"{p} ranks on {system.name}, which has {system.gpus} GPUs; accepted: 1 to {system.gpus}")
-    if rails not in RAILS:
-        raise UserError(f"rails {rails!r}; accepted: {', '.join(RAILS)}")
+    at_once = _at_once(system, rails)
+    rails = "own" if rails == "own" or at_once == system.node.domain > 1 else "aggregate"
     if protocol not in FLAGS:
         raise UserError(f"protocol {protocol!r}; accepted: {', '.join(PROTOCOLS)}")
     near = topology.nearness(system, p)
@@ -108,9 +110,7 @@ def build(
 
     classes = _classes(near)
     if classes > 1:
-        share = _nics(system, system.node.domain)
-        if rails == "own":
-            share /= system.node.domain
+        share = _nics(system, system.node.domain) / at_once
         rates = _class_rates(system, p, near, failed_planes, routing, rails, seed)[1:classes]
         beyond = np.maximum(near.switches - 1, 0) * system.switch.latency + near.cable * topology.FIBRE
         if protocol is None:
@@ -169,6 +169,16 @@ def _routing(system, routing: str | None) -> str:
     if routing is not None and routing not in ROUTINGS:
         raise UserError(f"routing {routing!r}; accepted: {', '.join(ROUTINGS)}")
     return routing or system.network.routing
+
+
+def _at_once(system, rails: str | float) -> float:
+    """Ranks of a domain at its NICs at once."""
+    domain = system.node.domain
+    if rails in RAILS:
+        return 1.0 if rails == "aggregate" else float(domain)
+    if isinstance(rails, str) or not rails >= 1:
+        raise UserError(f"rails {rails!r}; accepted: {', '.join(RAILS)}, or the ranks that share a domain's NICs")
+    return min(float(rails), float(domain))
 
 
 def _fractions(system, ranks, near, routing, rails, seed) -> np.ndarray:
