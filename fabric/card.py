@@ -45,16 +45,16 @@ def _figure(kind: str, doc: str, low=None, high=None, **more):
     return field(metadata=metadata, **({"default": None} if more.get("optional") else {}))
 
 
-def _rate(doc, **more):
-    return _figure("rate", doc, 1e3, 1e15, **more)
+def _rate(doc, low=1e6, high=1e13, **more):
+    return _figure("rate", doc, low, high, **more)
 
 
 def _cap(doc):
-    return _figure("rate", doc, 0.0, 1e15, many=True, length=3)
+    return _rate(doc, 0.0, many=True, length=3)
 
 
-def _time(doc, **more):
-    return _figure("time", doc, 0.0, 1.0, **more)
+def _time(doc):
+    return _figure("time", doc, 0.0, 0.1)
 
 
 def _count(doc, low, high, **more):
@@ -69,8 +69,8 @@ class Gpu:
         "which of the library's tables holds",
         choices=("ampere", "hopper", "blackwell", "cdna2", "cdna3", "xe-hpc", "dojo", "cpu", "other"),
     )
-    memory: float = _figure("bytes", "memory of one rank", 1e6, 1e15)
-    memory_bandwidth: float = _rate("bytes a second that its memory reads and writes in all")
+    memory: float = _figure("bytes", "memory of one rank", 1e6, 1e14)
+    memory_bandwidth: float = _rate("bytes a second that its memory reads and writes in all", high=1e15)
     power: float = _figure("power", "power of the device (TDP)", 1.0, 1e5)
 
 

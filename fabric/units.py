@@ -100,5 +100,7 @@ def format(value: float | int, kind: str) -> str:
         return str(int(value))
     scales = _SHOWN.get(kind, ((1.0, ""),))
     assert kind in _UNITS, kind
+    if value == 0:
+        return f"0 {next(u for s, u in scales if s == 1.0)}".rstrip()
     scale, unit = next(((s, u) for s, u in scales if abs(value) >= s * (1 - 1e-9)), scales[-1])
     return f"{value / scale:.6g} {unit}".rstrip()

@@ -1,11 +1,13 @@
 """System cards: what is shipped is complete and sourced, what is hostile is refused with a place, and settings work."""
 
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 import yaml
 from busbw.errors import UserError
-from busbw.fabric import card, yamltree
+from busbw.fabric import card, topology, yamltree
 from busbw.fabric.card import Figure, load, names, override
 from hypothesis import given
 from hypothesis import strategies as st
@@ -399,3 +401,20 @@ def test_this_machine_is_measured_and_plausible():
 
 def test_limits_are_those_promised():
     assert (yamltree.MAX_BYTES, yamltree.MAX_DEPTH) == (262144, 8)
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "systems.md"
+
+
+def test_the_documentation_lists_every_key_as_the_schema_has_it():
+    rows = [line.split("|")[1:3] for line in DOCS.read_text().splitlines() if line.startswith("| `")]
+    documented = {key.strip().strip("`"): doc.strip() for key, doc in rows}
+    rules = {k: r for k, r in card.schema().items() if not k.startswith(("software.ring", "software.tree"))}
+    assert documented == {key: rule["doc"] for key, rule in rules.items()}
+
+
+def test_the_card_in_the_documentation_is_a_card(write):
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    system = load(write(next(b for b in blocks if b.startswith("title:"))))
+    topology.check(system)
+    assert system.gpus == 512
