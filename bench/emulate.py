@@ -89,13 +89,21 @@ def fabric_clock(
     seed: int = 0,
     noise: str | None = None,
     stragglers: Iterable[str] = (),
+    routing: str | None = None,
+    failed_planes: int = 0,
 ) -> FabricClock:
-    """The virtual clock of `ranks` ranks on the first GPUs of a system. Raises UserError."""
+    """The virtual clock of `ranks` ranks on the first GPUs of a system; figures as fabric.build.build. Raises UserError."""
     from ..fabric.build import build
     from ..fabric.simulate import EVERY_RANK_CROSSES
 
     system = load_system(fabric, overrides, ranks)
-    how = {"seed": seed, "noise": noise or "none", "stragglers": tuple(stragglers)}
+    how = {
+        "seed": seed,
+        "noise": noise or "none",
+        "stragglers": tuple(stragglers),
+        "routing": routing,
+        "failed_planes": failed_planes,
+    }
     network = build(system, ranks, rails="aggregate", **how)
     own = build(system, ranks, rails="own", **how)
     return FabricClock(system.name, network, dict.fromkeys(EVERY_RANK_CROSSES, own))

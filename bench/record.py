@@ -55,8 +55,9 @@ class Timing:
 class Record:
     """One message size under one algorithm. Either timing may be None where that mode was not run.
 
-    With a virtual clock, options has fabric, seed and, where given, overrides, noise, stragglers, pace; and paced_seconds, by
-    mode: the median wall-clock time of paced all-reduces divided by the dilation, to be held against `seconds`.
+    With a virtual clock, options has fabric, seed and, where given, overrides, noise, stragglers, routing, failed_planes, pace;
+    and paced_seconds, by mode: the median wall-clock time of paced all-reduces divided by the dilation, to be held against
+    `seconds`.
     """
 
     algorithm: str  # as asked for: ring, tree, ..., auto, mpi-native, numpy

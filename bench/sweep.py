@@ -42,6 +42,8 @@ FABRIC_OPTIONS = {
     "seed": "--seed",
     "noise": "--noise",
     "stragglers": "--straggler",
+    "routing": "--routing",
+    "failed_planes": "--fail-planes",
     "pace": "--pace",
 }
 
@@ -59,8 +61,9 @@ class Options:
     consecutive ranks as one host; modes: "out_of_place", "in_place".
 
     fabric: a system card's name or file: times are then virtual, on that network. Only with it: overrides: "nic.rate=400Gb/s", ...;
-    seed, noise: of the delays (fabric/noise.py); stragglers: "17:50%", ... (fabric/stragglers.py); pace: how many wall-clock
-    seconds a virtual second shall last.
+    seed: of noise and of ECMP's hashes; noise: delays (fabric/noise.py); stragglers: "17:50%", ... (fabric/stragglers.py);
+    routing: instead of the card's; failed_planes: planes of every NIC that are down; pace: how many wall-clock seconds a
+    virtual second shall last.
     """
 
     first: int = 8
@@ -85,6 +88,8 @@ class Options:
     seed: int | None = None
     noise: str | None = None
     stragglers: tuple[str, ...] | None = None
+    routing: str | None = None
+    failed_planes: int | None = None
     pace: float | None = None
 
     def sizes(self) -> list[int]:
@@ -289,6 +294,8 @@ def _clock(options: Options, ranks: int) -> FabricClock | None:
         seed=options.seed or 0,
         noise=options.noise,
         stragglers=options.stragglers or (),
+        routing=options.routing,
+        failed_planes=options.failed_planes or 0,
     )
     from ..transports import mpi
 
@@ -419,7 +426,7 @@ def _key(record: Record) -> tuple:
 
 RESUME_MUST_MATCH = (
     "transport", "channels", "slices", "node_size", "modes", "pin", "eager_bytes",
-    "fabric", "overrides", "seed", "noise", "stragglers", "pace",
+    "fabric", "overrides", "seed", "noise", "stragglers", "routing", "failed_planes", "pace",
 )  # fmt: skip
 
 

@@ -101,7 +101,9 @@ def add_arguments(parser) -> None:
     fabric.add_argument("--noise", metavar="WORDS", help=(
         "delays of receives, such as exponential:mean=2us; then a time is the median of 25 samples (or -n)"
     ))  # fmt: skip
-    fabric.add_argument("--seed", type=int, metavar="N", help="of the noise (default 0)")
+    fabric.add_argument("--seed", type=int, metavar="N", help="of the noise and of ECMP's hashes (default 0)")
+    fabric.add_argument("--routing", metavar="HOW", help="ecmp, static or adaptive (default: the card's)")
+    fabric.add_argument("--fail-planes", type=int, metavar="N", help="planes of every NIC that are down")
     fabric.add_argument("--straggler", action="append", metavar="RANK:SPEED", help=(
         "a rank, or RANK:PART:SPEED with PART link, nic or memory, at a part of its speed: 17:50%%; may be repeated"
     ))  # fmt: skip
@@ -149,6 +151,11 @@ def run(args) -> int:
                 said.line(row(r, named, args.per_iteration))
     except KeyboardInterrupt:
         said.line(f"# interrupted: {len(finished)} finished sizes are kept" + (f" in {out}" if out else ""))
+        raise
+    except UserError:
+        said.clear()
+        if out and not said.silent and Path(out).stat().st_size == 0:
+            Path(out).unlink()
         raise
     except Stalled as e:
         said.clear()
@@ -214,6 +221,8 @@ def _options(args):
         seed=args.seed,
         noise=args.noise,
         stragglers=None if args.straggler is None else tuple(args.straggler),
+        routing=args.routing,
+        failed_planes=args.fail_planes,
         pace=args.pace,
     )
 
@@ -269,7 +278,13 @@ def _fabric_lines(options, session) -> list[str]:
         return []
     changed = [*(options.overrides or ()), *(f"straggler {s}" for s in options.stragglers or ())]
     if options.noise:
-        changed.append(f"noise {options.noise}, seed {options.seed}")
+        changed.append(f"noise {options.noise}")
+    if options.routing:
+        changed.append(f"{options.routing} routing")
+    if options.failed_planes:
+        changed.append(f"{options.failed_planes} planes down")
+    if options.noise or options.seed:
+        changed.append(f"seed {options.seed}")
     lines = [
         f"# VIRTUAL TIMES: the ranks and the data are real, the clock is that of fabric {session.clock.name}"
         + (f" with {'; '.join(changed)}" if changed else "")
