@@ -2,7 +2,8 @@
 
 A ring over p ranks has 2p(p-1) messages a channel and slice, so from some thousands of ranks on its tables do not fit.
 Here a step is computed from its position: the same steps, in the same order, as `collectives/ring.py` and
-`collectives/tree.py` write down (a test compares them). Positions are those of a full grid; where the table leaves a step out, the count is 0::
+`collectives/tree.py` write down (a test compares them). Positions are those of a full grid; where the table leaves a step
+out, the count is 0::
 
     ring    position = 2 ((stage slices + slice) channels + channel) + half        half 0 receives, 1 sends
     tree    position = 3 ((2 tick + down) channels + channel) + part               part: the two children and the parent
