@@ -1,5 +1,7 @@
 """From schedules to programs: which way a message goes, and what must be waited for."""
 
+import itertools
+
 import numpy as np
 import pytest
 from busbw.collectives import ALGORITHMS, build
@@ -231,7 +233,7 @@ def test_nothing_in_an_arena_overlaps(ranks, buffer, scratch):
             link = Connection(layout.connection(r, other), layout.bulk_bytes)
             places.append((link.base, link.mailbox(1) + layout.bulk_bytes - link.base))
     places = sorted(p for p in places if p[1])
-    for (start, size), (following, _) in zip(places, places[1:]):
+    for (start, size), (following, _) in itertools.pairwise(places):
         assert start + size <= following
     assert max(start + size for start, size in places) <= layout.total_bytes
     assert all(start % LINE == 0 for start, _ in places)

@@ -1,0 +1,102 @@
+"""A device.Device that runs walk.cu, compiled by g++, on this machine's memory. `compiler()` is None where there is no g++."""
+
+import ctypes
+import shutil
+import subprocess
+import time
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from busbw.kernels import cpu, cuda_source
+from busbw.transports.cupy_device import FOLDER, walk_options
+
+HERE = Path(__file__).parent
+SHIM = HERE.parent / "kernels" / "cuda_shim.h"
+THREADS = 2  # of a block; each is a thread of this machine
+
+
+def compiler():
+    return shutil.which("g++")
+
+
+@cache
+def library(folder: str, dtype: str, op: str):
+    target = Path(folder) / f"walk_{dtype}_{op}.so"
+    options = [o for o in walk_options(dtype, op) if not o.startswith("-std")]
+    command = [compiler(), "-std=c++17", "-O1", "-shared", "-fPIC", "-pthread", "-include", str(SHIM), *options]
+    command += [f"-I{FOLDER}", f"-I{cuda_source.FOLDER}", str(HERE / "shim_walk.cpp"), "-o", str(target)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return ctypes.CDLL(str(target))
+
+
+class ShimDevice:
+    name = "this machine's CPU, as a GPU"
+
+    def __init__(self, folder, *, resident: int = 8):
+        """resident: blocks that `walk` may have at once; 0: no cooperative launch."""
+        self.folder, self.resident = str(folder), resident
+        self.kept = []
+        self.launches = {"walk": 0, "graph": 0}
+        self.misaligned = 0
+
+    def allocate(self, nbytes):
+        block = np.zeros(nbytes + 256, np.uint8)
+        self.kept.append(block)
+        return (block.ctypes.data + 255) // 256 * 256
+
+    def upload(self, address, values):
+        values = np.ascontiguousarray(values)
+        ctypes.memmove(address, values.ctypes.data, values.nbytes)
+
+    def download(self, address, dtype, count):
+        out = np.empty(count, dtype)
+        ctypes.memmove(out.ctypes.data, address, out.nbytes)
+        return out
+
+    def zero(self, address, nbytes):
+        ctypes.memset(address, 0, nbytes)
+
+    def launch(self, kernel, dtype, arguments, nbytes):
+        """The CPU backend's kernels, by the device's names."""
+        if kernel.startswith("fill_"):
+            dst, table, count, start = arguments
+            cpu.call(cpu.fill_pointer(int(kernel[5:])), dst, 0, table, 0, count, start)
+        else:
+            assert kernel == "check_range"
+            dst, low, high, count, start, counter = arguments
+            count_wrong = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 6)(cpu.check_pointer(dtype))
+            ctypes.c_uint64.from_address(counter).value += count_wrong(dst, 0, low, high, count, start)
+
+    def resident_blocks(self, dtype, op):
+        return self.resident
+
+    def walk(self, dtype, op, blocks, arguments):
+        assert blocks <= self.resident
+        lib = library(self.folder, dtype, op)
+        lib.run_walk(blocks, THREADS, (ctypes.c_longlong * 12)(*arguments))
+        self.launches["walk"] += 1
+        self.misaligned += lib.shim_misaligned()
+
+    def graph(self, dtype, op, steps):
+        return dtype, op, list(steps)
+
+    def launch_graph(self, graph):
+        dtype, op, steps = graph
+        lib = library(self.folder, dtype, op)
+        for address, rows, blocks in steps:
+            lib.run_step(min(blocks, 4), THREADS, ctypes.c_void_p(address), ctypes.c_longlong(rows))
+        self.launches["graph"] += 1
+        self.misaligned += lib.shim_misaligned()
+
+    def event(self):
+        return time.perf_counter()
+
+    def seconds(self, start, end):
+        return end - start
+
+    def flush_cache(self):
+        pass
+
+    def close(self):
+        self.kept.clear()

@@ -1,0 +1,195 @@
+"""A GPU through CuPy, as device.py wants it: memory, NVRTC-compiled walk.cu, cooperative launches, graphs, events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..kernels import cuda_source, cupy_cuda
+from .device_programs import OPS
+from .session import Unavailable
+
+FOLDER = Path(__file__).parent / "cuda"
+FLUSH_CACHES = 2  # the flushing buffer, in last-level caches
+
+
+def walk_source() -> str:
+    return (FOLDER / "walk.cu").read_text()
+
+
+def walk_options(dtype: str, op: str, *, system_scope: bool = False) -> tuple[str, ...]:
+    """NVRTC's options for walk.cu on a dtype (kernels.dtypes.DEVICE_DTYPES) and op, without the architecture."""
+    combine, final = OPS[op]
+    scope = ("-DBUSBW_SCOPE_SYS",) if system_scope else ()
+    return (*cuda_source.options(dtype), f"-DBUSBW_OP={combine}", f"-DBUSBW_FINAL_OP={final}", *scope)
+
+
+@cache
+def _module(dtype: str, op: str, device_id: int, system_scope: bool):
+    import cupy
+
+    options = walk_options(dtype, op, system_scope=system_scope)
+    return cupy.RawModule(code=walk_source(), options=options, backend="nvrtc")
+
+
+def open_devices(ids: Sequence[int] | None = None) -> list[CupyDevice]:
+    """The GPUs of those CUDA ordinals (None: all), able to read one another's memory.
+
+    Raises Unavailable where CuPy, a driver or a device is missing, or two of the GPUs have no peer access.
+    """
+    reason = cupy_cuda.available()
+    if reason:
+        raise Unavailable(f"--backend cupy: {reason}")
+    from cupy.cuda import Device, runtime
+
+    count = runtime.getDeviceCount()
+    ids = list(range(count)) if ids is None else list(ids)
+    for i in ids:
+        if not 0 <= i < count:
+            raise Unavailable(f"GPU {i}; accepted: 0 to {count - 1}")
+    for i in ids:
+        for j in ids:
+            if i == j:
+                continue
+            if not runtime.deviceCanAccessPeer(i, j):
+                raise Unavailable(
+                    f"GPU {i} cannot read GPU {j}'s memory (no peer access); accepted: one GPU, or mpirun"
+                )
+            with Device(i):
+                try:
+                    runtime.deviceEnablePeerAccess(j)
+                except runtime.CUDARuntimeError as error:
+                    if "AlreadyEnabled" not in str(error):
+                        raise
+    return [CupyDevice(i, system_scope=len(ids) > 1) for i in ids]
+
+
+class CupyDevice:
+    def __init__(self, device_id: int, *, system_scope: bool):
+        import cupy
+        from cupy.cuda import runtime
+
+        self._cupy = cupy
+        self._id, self._system_scope = device_id, system_scope
+        self._device = cupy.cuda.Device(device_id)
+        self._kept: list = []
+        with self._device:
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+            properties = runtime.getDeviceProperties(device_id)
+            self.name = properties["name"].decode(errors="replace")
+            self._l2_bytes = int(properties["l2CacheSize"])
+            attributes = self._device.attributes
+            self._cooperative = bool(attributes["CooperativeLaunch"])
+            self.processors = int(attributes["MultiProcessorCount"])
+            self._flushing = self._zeros(max(1 << 20, FLUSH_CACHES * self._l2_bytes))
+
+    def _zeros(self, nbytes: int):
+        # Plain device memory, not the pool's: a pool would hold it against other programs after close().
+        pointer = self._cupy.cuda.MemoryPointer(self._cupy.cuda.Memory(nbytes), 0)
+        pointer.memset_async(0, nbytes, self._stream)
+        return pointer
+
+    def allocate(self, nbytes: int) -> int:
+        with self._device:
+            try:
+                pointer = self._zeros(nbytes)
+            except self._cupy.cuda.runtime.CUDARuntimeError as error:
+                raise MemoryError(f"{nbytes} bytes on {self.name} were refused: {error}") from None
+            self._stream.synchronize()
+        self._kept.append(pointer)
+        return int(pointer.ptr)
+
+    def upload(self, address: int, values: np.ndarray) -> None:
+        values = np.ascontiguousarray(values)
+        if values.nbytes:
+            with self._device:
+                runtime = self._cupy.cuda.runtime
+                runtime.memcpyAsync(
+                    address, values.ctypes.data, values.nbytes, runtime.memcpyHostToDevice, self._stream.ptr
+                )
+                self._stream.synchronize()  # `values` may be gone afterwards
+
+    def download(self, address: int, dtype: np.dtype, count: int) -> np.ndarray:
+        out = np.empty(count, dtype)
+        with self._device:
+            if out.nbytes:
+                runtime = self._cupy.cuda.runtime
+                runtime.memcpyAsync(out.ctypes.data, address, out.nbytes, runtime.memcpyDeviceToHost, self._stream.ptr)
+            self._stream.synchronize()
+        return out
+
+    def zero(self, address: int, nbytes: int) -> None:
+        with self._device:
+            self._cupy.cuda.runtime.memsetAsync(address, 0, nbytes, self._stream.ptr)
+
+    def launch(self, kernel: str, dtype: str, arguments: Sequence[int], nbytes: int) -> None:
+        with self._device:
+            cupy_cuda.launch(kernel, dtype, arguments, nbytes, self._stream)
+
+    def _function(self, name: str, dtype: str, op: str):
+        return _module(dtype, op, self._id, self._system_scope).get_function(name)
+
+    def resident_blocks(self, dtype: str, op: str) -> int:
+        if not self._cooperative:
+            return 0
+        with self._device:
+            kernel = self._function("walk", dtype, op)
+            a_processor = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+                kernel.kernel.ptr, cuda_source.THREADS, 0
+            )
+        return self.processors * a_processor
+
+    def walk(self, dtype: str, op: str, blocks: int, arguments: Sequence[int]) -> None:
+        # The driver's own call, since CuPy's cooperative modules are linked with a library that only the full toolkit has.
+        values = np.array(arguments, np.int64)
+        pointers = np.array([values[i:].ctypes.data for i in range(len(values))], np.uintp)
+        with self._device:
+            kernel = self._function("walk", dtype, op).kernel.ptr
+            self._cupy.cuda.driver.launchCooperativeKernel(
+                kernel, blocks, 1, 1, cuda_source.THREADS, 1, 1, 0, self._stream.ptr, pointers.ctypes.data
+            )
+
+    def graph(self, dtype: str, op: str, steps: Sequence[tuple[int, int, int]]) -> Any:
+        """None where there is nothing to launch."""
+        if not steps:
+            return None
+        with self._device, self._stream:
+            kernel = self._function("run_rows", dtype, op)
+            self._stream.begin_capture()
+            try:
+                for address, rows, blocks in steps:
+                    for start in range(0, rows, 65535):  # the largest grid in y
+                        there = np.int64(address + start * 128)
+                        kernel((blocks, min(rows - start, 65535)), (cuda_source.THREADS,), (there,))
+            finally:
+                graph = self._stream.end_capture()
+            graph.upload(self._stream)
+        return graph
+
+    def launch_graph(self, graph: Any) -> None:
+        if graph is not None:
+            with self._device:
+                graph.launch(self._stream)
+
+    def event(self) -> Any:
+        with self._device:
+            event = self._cupy.cuda.Event()
+            event.record(self._stream)
+        return event
+
+    def seconds(self, start: Any, end: Any) -> float:
+        end.synchronize()
+        return self._cupy.cuda.get_elapsed_time(start, end) * 1e-3
+
+    def flush_cache(self) -> None:
+        with self._device:
+            self._flushing.memset_async(0, self._flushing.mem.size, self._stream)
+
+    def close(self) -> None:
+        with self._device:
+            self._stream.synchronize()
+        self._kept.clear()

@@ -1,0 +1,370 @@
+"""Emulated ranks on GPUs of one process: the schedule's bytes in device memory, moved by the device itself.
+
+Every rank has its buffers on a device (several ranks may share one), and the flags, inline lines and mailboxes of program.py
+lie in device memory too. A message is pulled where it lies, one copy, over NVLink or PCIe where its ranks are on two devices.
+Two ways to walk the programs:
+
+    walk    one cooperative launch runs whole all-reduces; ranks wait for one another by flags in memory (cuda/walk.cu)
+    steps   one launch a step, in a graph; the launches' order stands for the flags (one device only)
+
+``DeviceSession`` has the methods of ``session.Session``, so that the same timed loop measures both. What a device can do is
+behind ``Device``: CuPy's is cupy_device.py; tests bring one that runs walk.cu on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..collectives import build
+from ..collectives.schedule import INPUT, OUTPUT, SCRATCH
+from ..kernels.dtypes import find_device_dtype
+from .device_programs import Codes, calls, largest_call, steps_of
+from .memory import Connection, Layout
+from .program import MODE_NAMES, Peers, Program, Tuning, causality, lower
+from .session import Job, Stalled, Unavailable
+
+EAGER_BYTES = 4096
+VECTOR_BYTES_A_BLOCK = 16 << 10  # of a call's result: a block's worth, a few vectors a thread
+GOOD_STEPS_MAX = 4096  # more launches than that are not tried
+TRIALS = 5
+
+
+class Device(Protocol):
+    """One GPU. Addresses are ints; all work is in the order of one stream, and nothing waits but `download` and `seconds`."""
+
+    name: str
+
+    def allocate(self, nbytes: int) -> int:
+        """Zeroed memory, aligned to 256 bytes, kept until `close`. Raises MemoryError."""
+
+    def upload(self, address: int, values: np.ndarray) -> None: ...
+
+    def download(self, address: int, dtype: np.dtype, count: int) -> np.ndarray: ...
+
+    def zero(self, address: int, nbytes: int) -> None: ...
+
+    def launch(self, kernel: str, dtype: str, arguments: Sequence[int], nbytes: int) -> None:
+        """A kernel of the backend by name (kernels/device.py)."""
+
+    def resident_blocks(self, dtype: str, op: str) -> int:
+        """Blocks of `walk` that run at the same time; 0 where the device has no cooperative launch."""
+
+    def walk(self, dtype: str, op: str, blocks: int, arguments: Sequence[int]) -> None: ...
+
+    def graph(self, dtype: str, op: str, steps: Sequence[tuple[int, int, int]]) -> Any:
+        """Steps of (address of rows, how many, blocks a row), to be launched as one."""
+
+    def launch_graph(self, graph: Any) -> None: ...
+
+    def event(self) -> Any:
+        """A point in the stream."""
+
+    def seconds(self, start: Any, end: Any) -> float:
+        """Waits for `end`."""
+
+    def flush_cache(self) -> None:
+        """Put unrelated lines into the last-level cache."""
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class DeviceCrew:
+    """What the timed loop asks of a crew; one process has all ranks."""
+
+    ranks: int
+    transport: str
+    devices: list[str]
+    activity: str = "start-up"
+    is_root: bool = True
+    posts: list = field(default_factory=list)
+
+    @property
+    def ranks_here(self) -> int:
+        return self.ranks
+
+    def combine(self, values, how):
+        return values
+
+    def agree(self, value):
+        return value
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A prepared job on one device: addresses of walk.cu's arguments, and the graph of each parity or None."""
+
+    ranks: tuple[int, ...]
+    code: int
+    rows_in_all: int
+    first: int
+    rows: int
+    calls: int
+    blocks_a_rank: int
+    graphs: tuple[Any, Any] | None
+
+
+class DeviceSession:
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        ranks: int,
+        buffer_bytes: int,
+        scratch_bytes: int,
+        *,
+        way: str = "auto",
+        timeout: float = 60.0,
+        eager_bytes: int | None = None,
+        flush: bool = True,
+    ):
+        """Rank r lives on device r * len(devices) // ranks. way: "walk", "steps" or "auto" (the faster one, measured for
+        each job); timeout: seconds one wait on the device may last; flush: clear the cache before each sample.
+
+        Raises Unavailable, MemoryError.
+        """
+        if way not in ("auto", "walk", "steps"):
+            raise Unavailable(f"way {way!r}; accepted: auto, walk, steps")
+        if way == "steps" and len(devices) > 1:
+            raise Unavailable("one launch a step needs all ranks on one device; accepted here: auto, walk")
+        self.devices = list(devices)
+        self.ranks = ranks
+        self.way, self.timeout, self.flush = way, timeout, flush
+        self.eager_bytes = EAGER_BYTES if eager_bytes is None else eager_bytes
+        self.buffer_bytes, self.scratch_bytes = buffer_bytes, scratch_bytes
+        self.crew = DeviceCrew(ranks, "device" if len(devices) == 1 else "peer", [d.name for d in devices])
+        self.device_of = [r * len(devices) // ranks for r in range(ranks)]
+        self.job: Job | None = None
+        self.programs: list[Program] = []
+        self.chosen = ""  # the way the prepared job takes
+        self.epoch = 1
+        self.fault = None
+
+        layout = Layout(ranks, 0, 0)
+        self._links = [d.allocate(layout.samples(0)) for d in self.devices]  # a link's words lie at its receiver
+        self._abort = self.devices[0].allocate(256)
+        self._tables = [[d.allocate(256 * 8) for _ in range(2)] for d in self.devices]
+        self._counter = [d.allocate(256) for d in self.devices]
+        self.buffers = np.zeros((ranks, 3), np.int64)
+        for r in range(ranks):
+            d = self.devices[self.device_of[r]]
+            for which, size in ((INPUT, buffer_bytes), (OUTPUT, buffer_bytes), (SCRATCH, scratch_bytes)):
+                self.buffers[r, which] = d.allocate(max(size, 256))
+        self._arrived = [d.allocate(8 * ranks) for d in self.devices]
+        self._code: list[tuple[int, int]] = [(0, 0)] * len(devices)  # address and capacity
+        self._shape = [d.allocate(3 * 8 * ranks) for d in self.devices]
+
+        def connection(a: int, b: int) -> Connection:
+            return Connection(self._links[self.device_of[b]] + layout.connection(a, b), layout.bulk_bytes)
+
+        self._peers = [Peers(r, self.buffers, connection) for r in range(ranks)]
+        self._loaded: list[_Loaded] = []
+        self._walked = 0  # all-reduces of the prepared job by `walk`: what the counters of arrivals have counted
+
+    @property
+    def is_root(self) -> bool:
+        return True
+
+    @property
+    def itemsize(self) -> int:
+        return find_device_dtype(self.job.dtype).itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.job.count * self.itemsize
+
+    @property
+    def message_modes(self) -> dict[str, int]:
+        totals = np.sum([p.modes for p in self.programs], axis=0) if self.programs else np.zeros(len(MODE_NAMES), int)
+        return {name: int(n) for name, n in zip(MODE_NAMES, totals) if n}
+
+    def prepare(self, job: Job) -> None:
+        """Lower the job, put its programs on the devices, and choose the way. Raises Unavailable."""
+        d = find_device_dtype(job.dtype)
+        if job.count * d.itemsize > self.buffer_bytes:
+            raise Unavailable(f"{job.count * d.itemsize} bytes, but the session was opened for {self.buffer_bytes}")
+        schedule = build(
+            job.algorithm, self.ranks, job.count, channels=job.channels, slices=job.slices, in_place=job.in_place
+        )
+        if schedule.scratch * d.itemsize > self.scratch_bytes:
+            raise Unavailable(
+                f"{job.algorithm} needs {schedule.scratch * d.itemsize} bytes of scratch a rank, but the session was opened "
+                f"for {self.scratch_bytes}"
+            )
+        self.job = job
+        known = causality(schedule)
+        tuning = Tuning(self.eager_bytes)
+        self.programs = [lower(schedule, known, peers, Codes(), d.itemsize, tuning) for peers in self._peers]
+        resident = min(device.resident_blocks(d.name, job.op) for device in self.devices)
+        most = max(self.device_of.count(i) for i in range(len(self.devices)))
+        can_walk = resident >= most
+        if self.way == "walk" and not can_walk:
+            raise Unavailable(
+                f"{most} ranks on one device need as many blocks that run at once, but {resident} do; accepted: --ranks "
+                f"{resident * len(self.devices)} or fewer, or one launch a step"
+            )
+        per_rank = max(1, min(resident // most, self._blocks_wanted(d.itemsize))) if can_walk else 1
+        stepwise = self.way != "walk" and len(self.devices) == 1
+        self._loaded = [self._load(i, per_rank, stepwise or not can_walk) for i in range(len(self.devices))]
+        self._walked = 0
+        for i, device in enumerate(self.devices):
+            device.zero(self._arrived[i], 8 * self.ranks)
+        ways = [w for w, ok in (("walk", can_walk), ("steps", self._loaded[0].graphs is not None)) if ok]
+        if self.way in ways:
+            ways = [self.way]
+        if not ways:
+            raise Unavailable(f"{self.ranks} ranks do not fit on {len(self.devices)} devices at once")
+        self.chosen = ways[0] if len(ways) == 1 else min(ways, key=self._trial)
+
+    def _blocks_wanted(self, itemsize: int) -> int:
+        largest = max(largest_call(p.code[0], itemsize) for p in self.programs)
+        return -(-largest // VECTOR_BYTES_A_BLOCK)
+
+    def _load(self, index: int, blocks_a_rank: int, stepwise: bool) -> _Loaded:
+        device = self.devices[index]
+        mine = tuple(r for r in range(self.ranks) if self.device_of[r] == index)
+        codes = [self.programs[r].code for r in mine]
+        both = np.concatenate([np.concatenate([c[parity] for c in codes]) for parity in (0, 1)])
+        steps = None
+        if stepwise:
+            steps = [steps_of([c[parity] for c in codes]) for parity in (0, 1)]
+            if len(steps[0]) > GOOD_STEPS_MAX and self.way != "steps":
+                steps = None
+        rows = [len(c[0]) for c in codes]
+        shape = np.zeros((3, self.ranks), np.int64)
+        shape[0, : len(mine)] = np.concatenate([[0], np.cumsum(rows)[:-1]])
+        shape[1, : len(mine)] = rows
+        shape[2, : len(mine)] = [calls(self.programs[r]) for r in mine]
+        code = self._room(index, both.nbytes + sum(step.nbytes for of_parity in steps or () for step in of_parity))
+        device.upload(code, both)
+        device.upload(self._shape[index], shape)
+        graphs = None
+        if steps is not None:
+            op, at = self.job.op, code + both.nbytes
+            made = []
+            for of_parity in steps:
+                listed = []
+                for step in of_parity:
+                    blocks = max(1, min(1024, -(-largest_call(step, self.itemsize) // VECTOR_BYTES_A_BLOCK)))
+                    device.upload(at, step)
+                    listed.append((at, len(step), blocks))
+                    at += step.nbytes
+                made.append(device.graph(self._dtype, op, listed))
+            graphs = (made[0], made[1])
+        base, stride = self._shape[index], 8 * self.ranks
+        return _Loaded(mine, code, both.shape[0] // 2, base, base + stride, base + 2 * stride, blocks_a_rank, graphs)
+
+    @property
+    def _dtype(self) -> str:
+        return find_device_dtype(self.job.dtype).name
+
+    def _room(self, index: int, nbytes: int) -> int:
+        address, capacity = self._code[index]
+        if nbytes > capacity:
+            address = self.devices[index].allocate(2 * nbytes)
+            self._code[index] = (address, 2 * nbytes)
+        return address
+
+    def _trial(self, way: str) -> float:
+        self.chosen = way
+        self._enqueue(1)
+        taken = [self._sample(1) for _ in range(TRIALS)]
+        return float(np.median(taken))
+
+    def fill(self, table: Callable[[int], np.ndarray], start: int = 0) -> None:
+        """Fill every rank's input with its pattern and its output with something else."""
+        size, job = self.itemsize, self.job
+        for r in range(self.ranks):
+            i = self.device_of[r]
+            device, (first, second) = self.devices[i], self._tables[i]
+            device.upload(first, np.frombuffer(b"\xa5" * (256 * size), np.uint8))
+            device.upload(second, np.ascontiguousarray(table(r)))
+            n = self.nbytes
+            if not n:
+                continue
+            if not job.in_place:
+                device.launch(f"fill_{size}", "uint8", (int(self.buffers[r, OUTPUT]), first, job.count, 0), n)
+            where = int(self.buffers[r, OUTPUT if job.in_place else INPUT])
+            device.launch(f"fill_{size}", "uint8", (where, second, job.count, start), n)
+
+    def check(self, low: np.ndarray, high: np.ndarray, start: int = 0) -> int:
+        """Elements of all ranks' outputs outside [low, high] of the pattern (tables of 256)."""
+        wrong = 0
+        for i, device in enumerate(self.devices):
+            device.upload(self._tables[i][0], np.ascontiguousarray(low))
+            device.upload(self._tables[i][1], np.ascontiguousarray(high))
+            device.zero(self._counter[i], 8)
+        for r in range(self.ranks) if self.nbytes else ():
+            i = self.device_of[r]
+            arguments = (int(self.buffers[r, OUTPUT]), *self._tables[i], self.job.count, start, self._counter[i])
+            self.devices[i].launch("check_range", self._dtype, arguments, self.nbytes)
+        for i, device in enumerate(self.devices):
+            wrong += int(device.download(self._counter[i], np.dtype(np.uint64), 1)[0])
+        return wrong
+
+    def write(self, rank: int, which: int, values: np.ndarray) -> None:
+        """Put values into a rank's buffer; for tests and examples."""
+        self.devices[self.device_of[rank]].upload(int(self.buffers[rank, which]), np.ascontiguousarray(values))
+
+    def read(self, rank: int, which: int) -> np.ndarray:
+        d = find_device_dtype(self.job.dtype)
+        return self.devices[self.device_of[rank]].download(int(self.buffers[rank, which]), d.storage, self.job.count)
+
+    def run(self) -> None:
+        """One all-reduce, untimed. Raises Stalled."""
+        self._enqueue(1)
+        self._look()
+
+    def _enqueue(self, inner: int) -> None:
+        """Put `inner` all-reduces into the devices' streams."""
+        epoch = self.epoch
+        self.epoch += inner
+        if self.chosen == "steps":
+            for e in range(epoch, epoch + inner):
+                self.devices[0].launch_graph(self._loaded[0].graphs[e & 1])
+            return
+        for i, (device, job) in enumerate(zip(self.devices, self._loaded)):
+            if not job.ranks:
+                continue
+            arguments = (
+                job.code, job.rows_in_all, job.first, job.rows, job.calls, self._arrived[i], job.blocks_a_rank,
+                epoch - self._walked, epoch, inner, self._abort, int(self.timeout * 1e9),
+            )  # fmt: skip
+            device.walk(self._dtype, self.job.op, job.blocks_a_rank * len(job.ranks), arguments)
+        self._walked += inner
+
+    def _look(self) -> None:
+        """Wait for all work, and raise Stalled where a wait on the device ran out of patience."""
+        for device, counter in zip(self.devices, self._counter):
+            device.download(counter, np.dtype(np.int64), 1)
+        if self.devices[0].download(self._abort, np.dtype(np.int64), 1)[0]:
+            raise Stalled(f"a rank did not get on within {self.timeout:g} s (--timeout) during {self.crew.activity}")
+
+    def _sample(self, inner: int) -> float:
+        """Seconds an all-reduce of one sample, on the slowest device."""
+        if self.flush:
+            for device in self.devices:
+                device.flush_cache()
+        starts = [device.event() for device in self.devices]
+        self._enqueue(inner)
+        ends = [device.event() for device in self.devices]
+        return max(d.seconds(s, e) for d, s, e in zip(self.devices, starts, ends)) / inner
+
+    def time(self, samples: int, inner: int, across: str = "max", fresh: bool = False) -> tuple[np.ndarray, int]:
+        """Time samples of `inner` all-reduces each, by events on the devices: float64 seconds, and 0 late starts.
+
+        `across` and `fresh` are of ranks with clocks and caches of their own, and change nothing here.
+        """
+        out = np.array([self._sample(inner) for _ in range(samples)])
+        self._look()
+        return out, 0
+
+    def abort(self, error: BaseException) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for device in self.devices:
+            device.close()
