@@ -400,6 +400,12 @@ def _check(v: dict) -> None:
         return
     if v["node.nics"] == 0:
         raise _Problem("node.nics", "0, yet there is a network; accepted: 1 or more")
+    pcie = [f"nic.pcie_{name}" for name in ("generation", "lanes", "efficiency")]
+    if 0 < sum(key in v for key in pcie) < 3:
+        missing = next(key for key in pcie if key not in v)
+        raise _Problem(
+            missing, "missing; accepted: all of nic.pcie_generation, pcie_lanes and pcie_efficiency, or none"
+        )
     if v["nic.ports"] % v["network.planes"]:
         raise _Problem(
             "network.planes",

@@ -41,7 +41,7 @@ def pcie_rate(generation: int | None, lanes: int | None, efficiency: float | Non
     if lanes < 1:
         raise UserError(f"{lanes} PCIe lanes; accepted: 1 or more")
     encoding = pcie_encoding(generation)
-    return TRANSFERS[generation] * lanes / 8 * encoding * efficiency
+    return TRANSFERS[generation] * lanes / 8 * encoding * (1.0 if efficiency is None else efficiency)
 
 
 def tlp_efficiency(generation: int, max_payload: int = 256) -> float:

@@ -226,6 +226,14 @@ def test_a_missing_key_or_section_is_named(write, dgx):
     assert "title is missing" in refused(write(good.replace("title: of a test\n", "")))
 
 
+def test_pcie_is_described_whole_or_left_out(write, dgx):
+    lines = text_of(dgx).split("\n")
+    without = "\n".join(line for line in lines if not line.startswith("  pcie_"))
+    assert load(write(without)).nic.pcie_generation is None
+    some = "\n".join(line for line in lines if not line.startswith("  pcie_lanes"))
+    assert "nic.pcie_lanes: missing; accepted: all of" in refused(write(some))
+
+
 def test_more_gpus_than_a_domain_need_a_network(write, dgx):
     alone = load("mi300x-host")
     assert "need a network" in refused(write(text_of(alone, gpus=leaf("16"))))
