@@ -11,8 +11,9 @@ exactly what its NICs do. For domains of 8 ranks::
     double binary tree    2        3/2 S out of the busiest rank, 3 S out of its domain: built over ranks, not over hosts
                           4        where the domain is no power of two, more subtrees cross its border
 
-The pattern repeats along the ranks, so a few domains stand for many. Recursive doubling and halving-doubling leave
-ranks out where there is no power of two of them; the sample may then count too many, never too few.
+The pattern repeats along the ranks, so a sample stands for many. Recursive doubling and halving-doubling leave ranks out
+where there is no power of two of them; how many differs between sample and whole, so there the count may be off by up
+to two.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 from ..collectives import build
 from ..collectives.schedule import SEND, Schedule
 
-RANKS = 192  # the sample's size, where the domain allows: 2 to 16 domains
+RANKS = 256  # up to so many are counted as they are, or four domains; of more a sample of that size
 
 
 def sharing(algorithm: str, ranks: int, domain: int, channels: int = 1) -> float:
@@ -35,7 +36,7 @@ def sharing(algorithm: str, ranks: int, domain: int, channels: int = 1) -> float
     domains = -(-ranks // domain)
     if domains == 1 or domain == 1:
         return 1.0
-    most = min(max(4, RANKS // domain), 16)
+    most = max(4, RANKS // domain)
     return _sharing(algorithm, domain, min(domains, most), channels)
 
 

@@ -29,16 +29,17 @@ def test_a_tree_over_ranks_crosses_a_hosts_border_in_several_places():
     assert sharing("tree", 96, 12) == pytest.approx(4)  # 12 is no power of two
 
 
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
-@pytest.mark.parametrize("domain", [3, 8])
-def test_a_few_domains_stand_for_many(algorithm, domain):
-    """The sample of at most 16 domains against 40 of them."""
-    whole = sharing_of(schedule_of(algorithm, 40 * domain, 160 * domain), domain)
-    sampled = sharing(algorithm, 40 * domain, domain)
-    if algorithm in ("halving-doubling", "recursive-doubling"):  # 40 is no power of two: ranks sit out, and fewer share
-        assert sampled >= whole * 0.999
-    else:
-        assert sampled == pytest.approx(whole, rel=0.15)
+@pytest.mark.parametrize("algorithm", ["ring", "tree", "binomial", "one-shot", "two-shot"])
+@pytest.mark.parametrize(("domain", "domains"), [(3, 150), (8, 70)])
+def test_a_few_domains_stand_for_many(algorithm, domain, domains):
+    whole = sharing_of(schedule_of(algorithm, domain * domains, 4 * domain * domains), domain)
+    assert sharing(algorithm, domain * domains, domain) == pytest.approx(whole, rel=0.15)
+
+
+@pytest.mark.parametrize("algorithm", ["halving-doubling", "recursive-doubling"])
+def test_powers_of_two_stand_for_powers_of_two(algorithm):
+    whole = sharing_of(schedule_of(algorithm, 512, 2048), 8)
+    assert sharing(algorithm, 512, 8) == pytest.approx(whole)
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
