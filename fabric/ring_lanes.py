@@ -224,13 +224,11 @@ def _one_length(room, g, row0, row1, ranks, longer, stage, stages):
 
 
 @njit(cache=True, nogil=True)
-def _draw(net, rank, stage, filled, index, chunk, delays):
+def _draw(noise, seed, ranks, rank, stage, filled, index, chunk, delays):
     """The delays of some ranks (int64 [n]) in STAGES stages, the first of them `stage`: delays, int64 [STAGES, >= n].
 
     index, chunk: int64 [>= n] to work in. The loops run over ranks so that LLVM makes vectors of them.
     """
-    seed = net.seed
-    ranks = len(net.reduce_ps)
     n = len(rank)
     if filled == ranks:
         for s in range(STAGES):
@@ -248,7 +246,7 @@ def _draw(net, rank, stage, filled, index, chunk, delays):
     # Looked up apart: the loops above become vectors only without it.
     for s in range(STAGES):
         for i in range(n):
-            delays[s, i] = net.noise[delays[s, i]]
+            delays[s, i] = noise[delays[s, i]]
 
 
 @njit(cache=True, nogil=True)
@@ -289,7 +287,7 @@ def take(net, noisy, room, begin, longer, filled, stage, stages):
                         for row in range(row0, row1, NOISY_ROWS):
                             end_row = min(row1, row + NOISY_ROWS)
                             some = rank[row:end_row].reshape(-1)
-                            _draw(net, some, first, filled, index, chunk, delays)
+                            _draw(net.noise, net.seed, ranks, some, first, filled, index, chunk, delays)
                             if single[k]:
                                 _plain_noisy(b, c, w, left, lengths, rank, delays, row, end_row, first, ranks, longer)
                             else:

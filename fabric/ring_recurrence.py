@@ -33,8 +33,9 @@ from numba import njit
 
 from ..collectives.schedule import split
 from ..errors import UserError
-from .network import Network, delay_ps, pair_class, wire_ps, work_ps
+from .network import Network, delay_slot, pair_class, wire_ps, work_ps
 from .ring_lanes import EMPTY, STAGES, fill, is_long, lanes, receive_index, take
+from .ring_passage import passage
 
 LEAST_RANKS = 1024  # from here on a ring is cut into lanes
 SEGMENT_RANKS = 4096  # fewest that are worth a thread
@@ -85,7 +86,7 @@ def _walk(net, noisy, begin, after, own, pass_, first, longer, filled, closed, s
 
     closed: the segment is the whole ring. Otherwise nothing comes from its left.
     """
-    ranks = len(net.reduce_ps)
+    ranks, noise, seed = len(net.reduce_ps), net.noise, net.seed
     size = len(begin)
     for s in range(stage + 1, stage + stages + 1):
         before = begin[size - 1] if closed else EMPTY
@@ -98,7 +99,7 @@ def _walk(net, noisy, begin, after, own, pass_, first, longer, filled, closed, s
             arrives = before + pass_[k, i]
             if noisy:
                 rank = (first + i) % ranks
-                arrives += delay_ps(net, rank, receive_index(rank, s, ranks, filled))
+                arrives += noise[delay_slot(seed, rank, receive_index(rank, s, ranks, filled))]
             before = begin[i]
             begin[i] = max(before + stay, arrives)
             # The next rank now sends chunk + 1, and sent chunk + 2 in the stage before.
@@ -132,7 +133,7 @@ def _finish(net, noisy, begin, long_bytes, short_bytes, longer, filled):
         k = pair_class(net, left, rank)
         arrival = begin[left] + net.latency[k] + wire_ps(net, k, left, rank, nbytes)
         if noisy:
-            arrival += delay_ps(net, rank, receive_index(rank, stage, ranks, filled))
+            arrival += net.noise[delay_slot(net.seed, rank, receive_index(rank, stage, ranks, filled))]
         finish[rank] = max(begin[rank], arrival) + net.recv_overhead[k]
     return finish
 
@@ -273,7 +274,7 @@ def _one_stage(net, noisy, hops, clocks, longer, size, stage, before, begin, ran
     longer: int64 [channels], long chunks; size: int8 [channels, 2, slices], which of the two sizes a slice of a long or
     short chunk has, -1 where it is empty; before, begin: int64 [channels, slices, p], of the stage before and of this one.
     """
-    ranks = len(net.reduce_ps)
+    ranks, noise, seed = len(net.reduce_ps), net.noise, net.seed
     channels, _, slices = size.shape
     last = 2 * ranks - 2
     for rank in range(rank0, rank1):
@@ -294,7 +295,7 @@ def _one_stage(net, noisy, hops, clocks, longer, size, stage, before, begin, ran
                     clocks.in_free[q, rank] = first + wire
                     arrival = first + wire
                     if noisy:
-                        arrival += delay_ps(net, rank, clocks.received[rank])
+                        arrival += noise[delay_slot(seed, rank, clocks.received[rank])]
                         clocks.received[rank] += 1
                     t = max(t, arrival) + hops.recv_overhead[hop]
                     if stage < ranks:
@@ -360,3 +361,15 @@ def many_rings(
             if progress is not None:
                 progress((stage + now) / stages)
     return clocks.clock
+
+
+def one_ring_passage(net: Network, count: int, itemsize: int) -> np.ndarray:
+    """As one_ring_steps, for a network without noise, by longest paths (ring_passage.py)."""
+    ranks = net.ranks
+    base, longer = divmod(count, ranks)
+    filled = filled_chunks(count, ranks)
+    begin = _first_begins(net, filled)
+    for reducing, stage, stages in phases(ranks):
+        costs = ring_costs(net, count, itemsize, reducing, 0, ranks)
+        begin = passage(begin, *costs, longer, filled, stage, stages)
+    return _finish(net, False, begin, (base + 1) * itemsize, base * itemsize, longer, filled)
