@@ -15,6 +15,8 @@ from ..collectives import ALGORITHMS, build
 from ..errors import UserError
 from ..fabric.card import THIS_MACHINE
 from ..fabric.noise import parse as parse_noise
+from ..fabric.planes import rate_left
+from ..fabric.routing import ROUTINGS
 from ..fabric.stragglers import factors as straggler_factors
 from ..kernels.dtypes import DTYPES, OPS, find_dtype, find_op
 from ..transports.clock import stamps_needed
@@ -143,7 +145,11 @@ def checked(options: Options, *, mpi: bool) -> Options:
             )
         options = replace(options, ranks=ranks)
     if options.fabric not in (None, THIS_MACHINE):  # that one is measured, and not twice
-        load_system(options.fabric, options.overrides or (), options.ranks)
+        system = load_system(options.fabric, options.overrides or (), options.ranks)
+        if options.failed_planes is not None:
+            if system.nic is None:
+                raise OptionError(f"--fail-planes {options.failed_planes}: {system.name} has no network")
+            rate_left(system.nic.rate, system.nic.planes, options.failed_planes)
     if options.ranks is not None:
         straggler_factors(options.stragglers or (), options.ranks)
     return replace(options, algorithms=algorithms, dtypes=dtypes, ops=ops)
@@ -167,6 +173,8 @@ def _check_fabric(options: Options, algorithms: tuple[str, ...]) -> None:
         raise OptionError("--fresh is about this machine's caches, of which a time on --fabric knows nothing")
     if options.seed is not None and not 0 <= options.seed <= SEED_MAX:
         raise OptionError(f"--seed {options.seed}: accepted are 0 to {SEED_MAX}")
+    if options.routing not in (None, *ROUTINGS):
+        raise OptionError(f"--routing {options.routing}: accepted are {', '.join(ROUTINGS)}")
     parse_noise(options.noise or "none")
     if options.pace is not None and not PACE_MIN <= options.pace <= PACE_MAX:
         raise OptionError(

@@ -130,7 +130,7 @@ def test_the_record_says_what_the_clock_was(tmp_path, capsys):
         (["--fabric", "dgx-h100-cx7", "--noise", "loud"], "noise 'loud'; accepted"),
         (["--fabric", "dgx-h100-cx7", "--straggler", "3:50%"], "straggler rank 3; accepted"),
         (["--fabric", "memphis-b200-cx8-300k", "--fail-planes", "2"], "2 failed planes of 2"),
-        (["--fabric", "dgx-h100-cx7", "--routing", "lost"], "routing 'lost'; accepted"),
+        (["--fabric", "dgx-h100-cx7", "--routing", "lost"], "--routing lost: accepted are"),
         (["--fabric", "dgx-h100-cx7", "--fresh"], "--fresh is about this machine's caches"),
     ],
 )
