@@ -159,7 +159,7 @@ def simulate(schedule: Goal | RingGoal, parameters: LogGOPS) -> Finish:
         free = np.flatnonzero(schedule.needs == 0)
         first = free[np.lexsort((schedule.kind[free], owner[free]))]
         roots = len(first)
-        margin = 2 * int(np.diff(schedule.first_edge).max(initial=0)) + 4
+        margin = 3 * int(np.diff(schedule.first_edge).max(initial=0)) + 4
     if largest * max(letters.G, letters.O, 1) >= LIMIT:
         raise ValueError(
             f"a size of {largest} at G = {letters.G}, O = {letters.O} overflows; use a larger unit of time"
@@ -391,13 +391,17 @@ def _events(
             n_freed = _free(freed, n_freed, needs, edges, first_edge[at], start_edge[at])
             own = at
 
-        # Newly free operations get their ages host by host, sends first.
+        # Newly free operations get their ages host by host, sends first; on one host the send's before the receive's.
         n_own = n_freed
+        same = other >= 0 and owner[other] == here
+        if same:
+            count[DONE] += 1
+            n_own = _free(freed, n_own, needs, edges, start_edge[other], first_edge[other + 1])
         if own >= 0:
             count[DONE] += 1
-            n_own = _free(freed, n_freed, needs, edges, start_edge[own], first_edge[own + 1])
+            n_own = _free(freed, n_own, needs, edges, start_edge[own], first_edge[own + 1])
         n_all = n_own
-        if other >= 0:
+        if other >= 0 and not same:
             count[DONE] += 1
             n_all = _free(freed, n_own, needs, edges, start_edge[other], first_edge[other + 1])
         own_first = other < 0 or here <= owner[other]

@@ -211,7 +211,7 @@ def goals(draw):
     return ranks, letters
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(goals())
 def test_any_goal_ends_as_the_rules_say(case):
     ranks, letters = case
