@@ -12,7 +12,7 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-__all__ = ["SweepResult", "__version__", "load", "sweep"]
+__all__ = ["SweepResult", "__version__", "load", "simulate", "sweep"]
 
 
 def __getattr__(name: str):
@@ -20,6 +20,10 @@ def __getattr__(name: str):
         from .bench import api
 
         return getattr(api, name)
+    if name == "simulate":
+        from .bench.modelled import simulate_sweep
+
+        return simulate_sweep
     raise AttributeError(f"module 'busbw' has no attribute {name!r}")
 
 

@@ -119,6 +119,8 @@ def _read(path: Path) -> Workload:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: more than {MAX_BYTES >> 10} KiB; accepted: a workload (some 2 KiB)")
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UserError:
+        raise
     except OSError as e:
         raise UserError(f"{path}: {e.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as e:

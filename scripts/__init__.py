@@ -13,7 +13,7 @@ import sys
 from .. import __version__
 from ..errors import UserError
 
-COMMANDS = ("sweep", "plot", "report", "doctor", "verify", "validate", "systems")
+COMMANDS = ("sweep", "simulate", "plot", "report", "doctor", "verify", "validate", "systems")
 
 EXIT_WRONG, EXIT_USAGE, EXIT_STALLED, EXIT_INTERRUPTED = 1, 2, 3, 130
 

@@ -1,4 +1,4 @@
-"""busbw plot: the curves of one result file or several as a picture."""
+"""busbw plot: result files as pictures: curves over size, curves over ranks, and the map of fastest algorithms."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import argparse
 import sys
 from pathlib import Path
 
-HELP = "draw bandwidth and time over message size from result files"
+HELP = "draw bandwidth and time over message size or ranks, or the fastest algorithms, from result files"
+
+DESCRIPTION = """\
+Draw result files. What is drawn follows from what they hold: with one number of ranks, bandwidth and time over message
+size; with several, scaling over ranks, and beside it the map of which algorithm is fastest where. --kind says otherwise."""
+
+KINDS = ("size", "ranks", "map")
+MAP_RANKS = 3  # numbers of ranks from which a map is worth drawing unasked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="result files written by busbw sweep --out")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="result files written by busbw sweep or simulate --out"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -21,18 +30,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=("png", "svg", "pdf"), default="png", help="of the default output (default: png)"
     )
+    parser.add_argument(
+        "--kind",
+        choices=KINDS,
+        help="what to draw: over size, over ranks, or the map (default: by what the files hold)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw once, write each output, print the paths. Raises RecordError or PlotError, both with a one-line message."""
+    """Draw, write each output, print the paths. Raises RecordError or PlotError, both with a one-line message."""
     from ..bench.record import read
-    from ..plots.curves import curves, save
+    from ..plots.curves import save
 
     results = [read(path) for path in args.files]
     for result in results:
         for note in result.notes:
             print(f"busbw plot: {note}", file=sys.stderr)
-    figure = curves(results)
-    for output in args.output or [Path(args.files[0]).with_suffix(f".{args.format}")]:
-        print(save(figure, output))
+    kinds = [args.kind] if args.kind else _kinds(results)
+    for kind in kinds:
+        figure = _figure(kind, results)
+        for output in map(Path, args.output or [Path(args.files[0]).with_suffix(f".{args.format}")]):
+            # The first picture has the name that was given, the others are named after what they show.
+            print(
+                save(figure, output if kind == kinds[0] else output.with_name(f"{output.stem}-{kind}{output.suffix}"))
+            )
     return 0
+
+
+def _kinds(results) -> list[str]:
+    """What is worth drawing, the main picture first."""
+    from ..plots.best_map import winners
+    from ..plots.scaling import rank_counts
+
+    if len(rank_counts(results)) < 2:
+        return ["size"]
+    records = [r for f in results for r in f.records]
+    cells = winners(records)
+    contested = any(w.lead < float("inf") for w in cells.values())
+    counts, sizes = {p for p, _ in cells}, {s for _, s in cells}
+    shared = {(r.clock, r.algorithm, r.size_bytes, r.ranks) for r in records if r.size_bytes and r.ranks > 1}
+    series: dict = {}
+    for clock, algorithm, size, ranks in shared:
+        series.setdefault((clock, algorithm, size), set()).add(ranks)
+    if not any(len(ranks) > 1 for ranks in series.values()):
+        return ["size"]
+    wanted = len(counts) >= MAP_RANKS and len(sizes) > 1 and contested and len({r.clock for r in records}) == 1
+    return ["ranks", "map"] if wanted else ["ranks"]
+
+
+def _figure(kind: str, results):
+    if kind == "ranks":
+        from ..plots.scaling import scaling
+
+        return scaling(results)
+    if kind == "map":
+        from ..plots.best_map import best_map
+
+        return best_map(results)
+    from ..plots.curves import curves
+
+    return curves(results)

@@ -1,0 +1,328 @@
+"""Modelled sweeps as records: fabric/simulate.py's points, in this process or spread over MPI ranks.
+
+The records are those of a measured sweep, with ``clock: fabric:<system>``, and ``transport`` says which model gave the
+time. A modelled time has one sample and no confidence interval, since it is the same every time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+
+from .. import __version__
+from ..errors import UserError
+from ..fabric import simulate
+from ..fabric.card import System
+from ..fabric.simulate import Modelled, Options, Point
+from ..kernels.dtypes import find_dtype
+from . import record as result_file
+from .api import SweepResult
+from .environment import available_bytes, git_revision
+from .record import Record, Timing
+from .sizes import format_size, parse_size, sweep_sizes
+from .summary import plain, rate_words, series, settings, size_words, time_words
+
+RANKS_MAX = 64  # numbers of ranks in one sweep
+POINTS_MAX = 100_000
+
+
+def sweep(
+    system: System,
+    options: Options,
+    *,
+    dtype: str = "float32",
+    overrides: Sequence[str] = (),
+    out: str | None = None,
+    progress: Callable[[int, int, str], None] = lambda index, total, text: None,
+    pool=None,
+) -> Iterator[Record]:
+    """Simulate and yield one Record a point, in order: ranks, then sizes, then algorithms.
+
+    options: checked; dtype: whose size options.itemsize is; overrides: what was set on the card, for the record; out: the
+    result file, appended to as each point is finished; progress: (points done, points in all, what is next);
+    pool: of `spread`, None for this process alone.
+    """
+    todo = simulate.points(options)
+    environment = {
+        "busbw": __version__,
+        "git_revision": git_revision(),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(["busbw", *os.sys.argv[1:]]),
+    }
+    run = uuid.uuid4().hex[:12]
+    said = {k: v for k, v in asdict(options).items() if v not in (None, ()) and k not in ("ranks", "sizes", "threads")}
+    said = {**said, "system": system.name, "overrides": list(overrides)}
+    for index, m in enumerate(_results(system, options, todo, progress, pool)):
+        r = _record(system, options, m, dtype, said, environment, run)
+        if out:
+            result_file.append(out, r.to_json())
+        yield r
+        if index + 1 < len(todo):
+            progress(index + 1, len(todo), _words(todo[index + 1]))
+
+
+def _words(point: Point) -> str:
+    return f"{format_size(point.size_bytes)} {point.algorithm} over {point.ranks} ranks"
+
+
+def _results(system, options, todo: list[Point], progress, pool) -> Iterator[Modelled]:
+    if pool is None:
+        for index, point in enumerate(todo):
+            progress(index, len(todo), _words(point))
+            shown = _words(point)
+            yield simulate.evaluate(
+                system, options, point, lambda part, i=index, s=shown: progress(i + part, len(todo), s)
+            )
+    else:
+        yield from pool.ordered(system, options, todo)
+
+
+def _record(system: System, options: Options, m: Modelled, dtype: str, said, environment, run) -> Record:
+    count = m.point.size_bytes // options.itemsize
+    warnings = []
+    if options.model == "auto" and m.level == "loggp":
+        warnings.append("an estimate: no exact level is affordable here (see docs/simulate.md)")
+    exact = m.level in simulate.EXACT
+    return Record(
+        algorithm=m.point.algorithm,
+        chosen=m.chosen,
+        transport="exact" if options.model == "auto" and exact else m.level,
+        clock=f"fabric:{system.name}",
+        ranks=m.point.ranks,
+        size_bytes=count * options.itemsize,
+        count=count,
+        dtype=dtype,
+        op="sum",
+        channels=m.channels,
+        slices=m.slices,
+        out_of_place=Timing(m.seconds, m.seconds, m.seconds, [m.seconds], 1, 0, "exact" if exact else "formula", None),
+        in_place=None,
+        options={**said, "level": m.level, "messages": m.messages},
+        environment=environment,
+        warnings=warnings,
+        run=run,
+        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def check_memory(system: System, options: Options) -> None:
+    """Raises UserError where a point would not fit in memory, saying what would."""
+    free = available_bytes()
+    if free is None:
+        return
+    for point in simulate.points(options):
+        need = simulate.memory_bytes(options, point)
+        if need <= 0.8 * free:
+            continue
+        ranks = point.ranks
+        while (
+            ranks > 2 and simulate.memory_bytes(options, Point(point.algorithm, ranks, point.size_bytes)) > 0.8 * free
+        ):
+            ranks = ranks * 9 // 10
+        other = "--model recurrence" if point.algorithm in simulate.REGULAR else "--model loggp"
+        raise UserError(
+            f"--model {options.model}: {point.algorithm} over {point.ranks} ranks needs {format_size(need)}, but "
+            f"{format_size(free)} are free here; {other} would fit, or --ranks {ranks}"
+        )
+
+
+# Over MPI ranks.
+
+
+class Pool:
+    """Points over the ranks of an MPI job: the others take them as they come, and so does this one in between."""
+
+    def __init__(self, executor):
+        self.executor = executor
+
+    def ordered(self, system: System, options: Options, todo: list[Point]) -> Iterator[Modelled]:
+        """The points' results, in order."""
+        waiting = deque(range(len(todo)))
+        found: dict[int, Modelled] = {}
+        given: dict = {}
+
+        def give(_=None):
+            # Called again by the executor's own thread as each is done, so that every worker has one point at a time.
+            try:
+                i = waiting.popleft()
+            except IndexError:
+                return
+            given[i] = self.executor.submit(simulate.evaluate, system, options, todo[i])
+            given[i].add_done_callback(give)
+
+        try:
+            for _ in range(self.executor.num_workers):
+                give()
+            for i in range(len(todo)):
+                while i not in found:
+                    if i in given and (given[i].done() or not waiting):
+                        found[i] = given[i].result()
+                        continue
+                    try:
+                        mine = waiting.popleft()
+                    except IndexError:
+                        time.sleep(0.001)  # a worker's thread has just taken point i
+                        continue
+                    found[mine] = simulate.evaluate(system, options, todo[mine])
+                yield found.pop(i)
+        finally:
+            waiting.clear()  # Ctrl-C: what is under way is finished, nothing else begun
+
+
+@contextmanager
+def spread():
+    """Under mpirun with several ranks: a Pool on rank 0 and False on the others, which work until it is closed. Else None."""
+    from ..transports import mpi
+
+    if not mpi.launched():
+        yield None
+        return
+    mpi.load()
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.size == 1:
+        yield None
+        return
+    from mpi4py.futures import MPICommExecutor
+
+    with MPICommExecutor(MPI.COMM_WORLD, root=0) as executor:
+        yield False if executor is None else Pool(executor)
+
+
+# The Python API.
+
+
+def simulate_sweep(
+    system: str | System,
+    *,
+    ranks: int | str | Sequence[int] | None = None,
+    first: int | str = 8,
+    last: int | str = "8G",
+    factor: float = 2,
+    algorithms: str | Sequence[str] = ("ring", "tree"),
+    dtype: str = "float32",
+    overrides: Sequence[str] = (),
+    on_record: Callable[[Record], None] | None = None,
+    **options,
+) -> SweepResult:
+    """Simulate all-reduce on a system: its name, the path of a card, or a fabric.card.System.
+
+    ranks: one number, several, or text as on the command line; None: all GPUs. first, last: bytes, or text ("64K"); overrides:
+    "nic.rate=400Gb/s", ...; options: any other field of busbw.fabric.simulate.Options (model, noise, stragglers,
+    slices, seed, ...). Raises busbw.errors.UserError for what cannot be simulated, TypeError for an unknown option.
+    """
+    from dataclasses import fields
+
+    from ..fabric import card
+
+    known = {f.name for f in fields(Options)} - {"sizes", "itemsize"}
+    for name in options:
+        if name not in known:
+            raise TypeError(f"simulate() has no option {name!r}; there are {', '.join(sorted(known))}")
+    loaded = card.override(system if isinstance(system, System) else card.load(system), overrides)
+    d = find_dtype(dtype)
+    chosen = simulate.checked(
+        loaded,
+        Options(
+            ranks=numbers_of_ranks(ranks, loaded),
+            sizes=sizes_of(_bytes(first), _bytes(last), factor, None, d.itemsize),
+            algorithms=_names(algorithms),
+            itemsize=d.itemsize,
+            **{"threads": os.cpu_count() or 1, **options},
+        ),
+    )
+    check_memory(loaded, chosen)
+    records = []
+    for r in sweep(loaded, chosen, dtype=d.name, overrides=overrides):
+        records.append(r)
+        if on_record:
+            on_record(r)
+    return SweepResult(records, {})
+
+
+def _bytes(value: int | str) -> int:
+    try:
+        return parse_size(value) if isinstance(value, str) else int(value)
+    except ValueError as e:
+        raise UserError(str(e)) from None
+
+
+def _names(value: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(n.strip() for n in value.split(",") if n.strip()) if isinstance(value, str) else tuple(value)
+
+
+def numbers_of_ranks(text: int | str | Sequence[int] | None, system: System) -> tuple[int, ...]:
+    """Ascending numbers of ranks out of "8,64,4k" (k: a thousand), or of numbers; None or "all": all GPUs. Raises UserError."""
+    if text is None:
+        return (system.gpus,)
+    items = text.split(",") if isinstance(text, str) else [text] if isinstance(text, int) else list(text)
+    found = []
+    for item in items:
+        word = str(item).strip().replace("_", "")
+        number, thousand = (word[:-1], 1000) if word[-1:] in ("k", "K") else (word, 1)
+        if word == "all":
+            found.append(system.gpus)
+        elif number.isdigit() and len(number) <= 9 and int(number) >= 1:
+            found.append(int(number) * thousand)
+        else:
+            raise UserError(f"--ranks {word[:40]}: accepted are whole numbers such as 8,64,512 or 300k, or all")
+    if len(set(found)) > RANKS_MAX:
+        raise UserError(f"--ranks: {len(set(found))} numbers; accepted: at most {RANKS_MAX}")
+    return tuple(sorted(set(found)))
+
+
+def sizes_of(first: int, last: int, factor: float | None, step: int | None, itemsize: int) -> tuple[int, ...]:
+    """The sizes of a sweep in whole elements, each once. Raises UserError."""
+    try:
+        sizes = sweep_sizes(first, last, factor, step)
+    except ValueError as e:
+        raise UserError(str(e)) from None
+    whole = dict.fromkeys(s // itemsize * itemsize for s in sizes)
+    found = tuple(s for s in whole if s)
+    if not found:
+        raise UserError(
+            f"-b {first} -e {last}: no size has one element of {itemsize} bytes; accepted: -e {itemsize} or more"
+        )
+    return found
+
+
+# In words.
+
+
+def words(system: System, options: Options, records: Sequence[Record]) -> list[str]:
+    """What the sweep says, after bench.summary.words: which port bounds the bandwidth, and what is in the way of it."""
+    lines = []
+    everything = series(records)
+    for setting in settings(everything):
+        curves = [c for c in everything if c.setting == setting and c.records[-1].size_bytes > 0]
+        if setting.ranks < 2 or not curves:
+            continue
+        limit, name = simulate.busbw_limit(system, options, setting.ranks)
+        size = max(c.records[-1].size_bytes for c in curves)
+        best = min((c for c in curves if c.at(size)), key=lambda c: c.at(size).best.seconds)
+        at_end = best.at(size)
+        share = at_end.busbw() / limit
+        start = best.records[0].best.seconds
+        head = f"{setting.ranks} ranks: " if len(settings(everything)) > 1 else ""
+        text = (
+            f"{head}The {name} would carry {rate_words(limit)} busbw; at {size_words(size)} {plain(best.algorithm, 30)} gets "
+            f"{share:.0%} of it"
+        )
+        if share < 0.9:
+            latency = start / at_end.best.seconds
+            text += (
+                f", held back by latency: {time_words(start)} of its {time_words(at_end.best.seconds)} pass at any size"
+                if latency > 0.4
+                else ", held back by what a message costs beside its bytes, and by waiting for one another"
+            )
+        lines.append(text + ".")
+    return lines
+
+
+__all__ = ["Pool", "check_memory", "numbers_of_ranks", "simulate_sweep", "sizes_of", "spread", "sweep", "words"]

@@ -1,0 +1,375 @@
+"""A sweep on a modelled network: what time each algorithm takes at each number of ranks and message size.
+
+One point is one algorithm, one number of ranks, one size. What computes it, its *level*, is::
+
+    closed      a formula for the exact time of a schedule, where there is one
+    recurrence  the same schedule evaluated message by message, not written out (ring and tree)
+    replay      the same schedule walked message by message
+    loggp       LogGP's estimate: no contention, no pipelining but what the formula knows
+    library     the bytes and hops of the communication library's protocols (predict.py), with NCCL's choices
+    nccl        what NCCL's own tuning model believes
+
+The first three follow network.py to the picosecond and agree wherever two of them apply, so the model `auto` takes the
+cheapest of them that applies; only where none is affordable does it fall back on `loggp`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ..collectives import ALGORITHMS, build
+from ..collectives.schedule import Schedule
+from ..errors import UserError
+from . import predict
+from .build import build as build_network
+from .card import System
+from .generated import Generated
+from .network import PS, Network, work_ps
+from .rails import sharing
+from .replay import Replay, replay
+from .ring_recurrence import many_rings, one_ring_steps
+from .tree_recurrence import double_tree
+
+MODELS = ("auto", "closed", "loggp", "recurrence", "replay", "library", "nccl")
+EXACT = ("closed", "recurrence", "replay")
+REGULAR = ("ring", "tree")  # those with a recurrence
+IN_NETWORK = ("nvls", "nvls-tree", "sharp")  # no schedule of messages: switches add
+AUTO = ("ring", "tree")  # what the algorithm `auto` chooses from
+REPLAY_MESSAGES = 500_000  # `auto` replays algorithms without a recurrence up to here: tables take time and memory
+SLICES = (1, 2, 4, 8, 16, 32, 64)
+REPLAYED_A_SECOND = 5e6  # messages, one core
+ROW_BYTES = 56  # one step of a table
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to simulate. ranks, sizes (bytes), algorithms: one point each combination.
+
+    model: one of MODELS; itemsize: bytes an element; slices: None takes an estimate's best; noise, stragglers: as noise.py
+    and stragglers.py read them; failed_planes: planes of every NIC that are down; routing: instead of the card's; rails:
+    as build.py has them, None suits the algorithm; stride: only every stride-th GPU takes part (a data-parallel group);
+    threads: of one point.
+    """
+
+    ranks: tuple[int, ...]
+    sizes: tuple[int, ...]
+    algorithms: tuple[str, ...] = AUTO
+    model: str = "auto"
+    itemsize: int = 4
+    channels: int = 1
+    slices: int | None = None
+    seed: int = 0
+    noise: str | None = None
+    stragglers: tuple[str, ...] = ()
+    failed_planes: int = 0
+    routing: str | None = None
+    rails: str | float | None = None
+    stride: int = 1
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Point:
+    algorithm: str
+    ranks: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Modelled:
+    """A finished point. chosen: the algorithm, of those that `auto` tried, or as the library names it; level: what computed it;
+    messages: how many the time accounts for, 0 where the level knows of none."""
+
+    point: Point
+    chosen: str
+    seconds: float
+    level: str
+    channels: int
+    slices: int
+    messages: int
+
+
+def points(options: Options) -> list[Point]:
+    return [Point(a, p, s) for p in options.ranks for s in options.sizes for a in options.algorithms]
+
+
+def checked(system: System, options: Options) -> Options:
+    """`options` with "all" resolved. Raises UserError for what cannot be simulated, before anything is."""
+    every = (*ALGORITHMS, *(a for a in IN_NETWORK if _in_network(system, a)))
+    accepted = (*ALGORITHMS, *IN_NETWORK, "auto", "all")
+    names: list[str] = []
+    for name in options.algorithms:
+        _known("--algo", name, accepted)
+        names += every if name == "all" else [name]
+    _known("--model", options.model, MODELS)
+    for p in options.ranks:
+        if p < 1:
+            raise UserError(f"--ranks {p}: accepted are 1 to {system.gpus}, the GPUs of {system.name}")
+        if p * options.stride > system.gpus:
+            raise UserError(
+                f"--ranks {p}: {system.name} has {system.gpus} GPUs; accepted: 1 to {system.gpus // options.stride}, or a larger "
+                f"machine with --set gpus={p * options.stride}"
+            )
+    for name, value, most in (("--channels", options.channels, 1024), ("--slices", options.slices, 4096)):
+        if value is not None and not 1 <= value <= most:
+            raise UserError(f"{name} {value}: accepted are 1 to {most}")
+    for name in names:
+        if name in IN_NETWORK and not _in_network(system, name):
+            raise UserError(f"--algo {name}: the switches of {system.name} do not reduce; accepted: {', '.join(every)}")
+        if name in IN_NETWORK and options.model not in ("auto", "library", "nccl"):
+            raise UserError(
+                f"--model {options.model}: {name} is no schedule of messages; accepted: auto, library, nccl"
+            )
+        if options.model == "recurrence" and name not in (*REGULAR, "auto"):
+            raise UserError(f"--model recurrence: {name} has none; accepted: {', '.join(REGULAR)}, or --model replay")
+        if options.model in ("nccl", "library") and name not in (*REGULAR, *IN_NETWORK, "auto"):
+            raise UserError(f"--model {options.model}: no library runs {name}; accepted: ring, tree, auto")
+    if not 0 <= options.seed < 1 << 62:
+        raise UserError(f"--seed {options.seed}: accepted are 0 to {(1 << 62) - 1}")
+    options = _replace(options, algorithms=tuple(dict.fromkeys(names)))
+    for p in options.ranks:
+        network_for(system, options, AUTO[0], p)  # refuses noise, stragglers, routing, rails and planes that cannot be
+        if p == 1 and (options.model in ("library", "nccl") or set(options.algorithms) & set(IN_NETWORK)):
+            raise UserError("--ranks 1: a library's model needs 2 or more; accepted for one rank: --model auto")
+    return options
+
+
+def _replace(options: Options, **changes) -> Options:
+    from dataclasses import replace
+
+    return replace(options, **changes)
+
+
+def _known(flag: str, name: str, accepted: Sequence[str]) -> None:
+    if name not in accepted:
+        near = difflib.get_close_matches(name[:60], accepted, 1, 0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"{flag} {name[:60]}: not known; {hint}accepted: {', '.join(accepted)}")
+
+
+def _in_network(system: System, name: str) -> bool:
+    if name == "sharp":
+        return bool(system.network and system.network.sharp)
+    return system.node.link.sharp
+
+
+@lru_cache(maxsize=4)
+def _network(
+    system: System, ranks: int, stride: int, seed, noise, stragglers, failed_planes, routing, rails
+) -> Network:
+    net = build_network(
+        system, ranks * stride, seed=seed, noise=noise, stragglers=stragglers, failed_planes=failed_planes,
+        routing=routing, rails=rails,
+    )  # fmt: skip
+    return net if stride == 1 else every(net, stride)
+
+
+def network_of(system: System, options: Options, ranks: int) -> Network:
+    """The network that the options describe, over `ranks` ranks."""
+    o = options
+    return _network(system, ranks, o.stride, o.seed, o.noise, o.stragglers, o.failed_planes, o.routing, o.rails)
+
+
+def network_for(system: System, options: Options, algorithm: str, ranks: int) -> Network:
+    """`network_of` with the rails that suit the algorithm, where the options do not say."""
+    rails = options.rails
+    if rails is None:
+        rails = "own" if options.stride > 1 else sharing(algorithm, ranks, system.node.domain, options.channels)
+    return network_of(system, _replace(options, rails=rails), ranks)
+
+
+def every(net: Network, stride: int) -> Network:
+    """The network between every stride-th rank: ranks 0, stride, 2 stride, ... of the other."""
+    return net._replace(
+        groups=np.ascontiguousarray(net.groups[:, ::stride]),
+        slow=np.ascontiguousarray(net.slow[:, ::stride]),
+        reduce_ps=np.ascontiguousarray(net.reduce_ps[::stride]),
+        copy_ps=np.ascontiguousarray(net.copy_ps[::stride]),
+    )
+
+
+def messages(algorithm: str, ranks: int, count: int, channels: int = 1, slices: int = 1) -> int:
+    """Messages of the schedule, 0 for none; where chunks are shorter than their slices this counts too many."""
+    p = ranks
+    if p < 2:
+        return 0
+    rounds = math.ceil(math.log2(p))
+    if algorithm == "ring":
+        return 2 * (p - 1) * min(count, p * channels * slices)
+    return {
+        "tree": 2 * (p - 1) * min(count, 2 * channels * slices),
+        "binomial": 2 * (p - 1),
+        "recursive-doubling": p * rounds,
+        "halving-doubling": 2 * p * rounds,
+        "one-shot": p * (p - 1),
+        "two-shot": 2 * p * (p - 1) * slices,
+    }.get(algorithm, 0)
+
+
+def default_slices(net: Network, algorithm: str, nbytes: int, channels: int = 1) -> int:
+    """The number of SLICES into which an estimate says a chunk is best cut; 1 for the others than ring and tree.
+
+    With k slices, a port or a clock is busy k times with a smaller message, while the chain of hops gets shorter. The estimate is
+    the larger of the two; the level that is then asked for the time knows nothing of it.
+    """
+    p = net.ranks
+    if p < 3 or algorithm not in REGULAR:
+        return 1
+    classes = _ring_classes(net) if algorithm == "ring" else np.arange(_classes_used(net))
+    best, least = 1, math.inf
+    for k in SLICES:
+        seconds = _pipeline(net, algorithm, np.unique(classes, return_counts=True), nbytes / channels, channels, k)
+        if seconds < 0.99 * least:
+            best, least = k, seconds
+    return best
+
+
+def _pipeline(net: Network, algorithm: str, classes, nbytes: float, channels: int, slices: int) -> float:
+    """Estimated ps of a ring or a tree whose hops are of these (classes, counts)."""
+    k, hops = classes
+    p = net.ranks
+    piece = nbytes / (p if algorithm == "ring" else 2) / slices
+    reduce = float(net.reduce_ps.max()) * piece
+    wire = net.byte_ps[k] * float(net.slow.max()) * piece
+    clock = net.send_overhead[k] + net.recv_overhead[k] + reduce
+    chain = clock + net.latency[k] + wire
+    busy = np.maximum(np.maximum(wire, net.gap[k]), clock)
+    if algorithm == "ring":
+        return max(2 * float((chain * hops).sum()), 2 * (p - 1) * slices * channels * float(busy.max()))
+    # The longest way up and down; an inner node takes two and sends one up, takes one and sends two down, in each tree.
+    return 2 * math.log2(p) * float(chain.max()) + 2 * (slices - 1) * channels * float((3 * busy).max())
+
+
+def _ring_classes(net: Network) -> np.ndarray:
+    """int64 [ranks]: the class of the hop from each rank to the next."""
+    k = np.full(net.ranks, len(net.groups))
+    for level in range(len(net.groups) - 1, -1, -1):
+        k[net.groups[level] == np.roll(net.groups[level], -1)] = level
+    return k
+
+
+def _classes_used(net: Network) -> int:
+    return len(net.latency) if net.ranks > 1 else 0
+
+
+def evaluate(
+    system: System, options: Options, point: Point, progress: Callable[[float], None] | None = None
+) -> Modelled:
+    """The time of one point. progress: told the part that is done, now and then, where a point takes long.
+
+    Deterministic for given arguments, wherever it runs. Raises UserError where the level cannot say (see `checked`).
+    """
+    count = point.size_bytes // options.itemsize
+    if count < 1:
+        raise UserError(
+            f"-b {point.size_bytes}: less than one element of {options.itemsize} bytes; accepted: at least that"
+        )
+    if options.model in ("library", "nccl") or point.algorithm in IN_NETWORK:
+        return _library(system, options, point)
+    if point.algorithm != "auto":
+        return _schedule(system, options, point, point.algorithm, count, progress)
+    tried = [_schedule(system, options, point, name, count, progress) for name in AUTO]
+    return min(tried, key=lambda m: m.seconds)
+
+
+def _library(system: System, options: Options, point: Point) -> Modelled:
+    model = "nccl" if options.model == "nccl" else "fabric"
+    found = predict.explain(system, point.ranks, point.size_bytes, point.algorithm, model)
+    chosen = point.algorithm if found.algorithm == point.algorithm else found.algorithm
+    level = "nccl" if model == "nccl" else "library"
+    return Modelled(point, f"{chosen}/{found.protocol}", found.seconds, level, options.channels, 1, 0)
+
+
+def _schedule(system, options: Options, point: Point, algorithm: str, count: int, progress) -> Modelled:
+    net = network_for(system, options, algorithm, point.ranks)
+    nbytes = count * options.itemsize
+    slices = options.slices or default_slices(net, algorithm, nbytes, options.channels)
+    if not ALGORITHMS[algorithm].takes_slices:
+        slices = 1
+    channels = options.channels if ALGORITHMS[algorithm].takes_channels else 1
+    level = _level(options, algorithm, point.ranks, count)
+    if level == "loggp":
+        ps = _loggp(net, algorithm, nbytes)
+    else:
+        ps, level = _exact(net, algorithm, count, options, channels, slices, level, progress)
+    sent = messages(algorithm, point.ranks, count, channels, slices)
+    return Modelled(point, algorithm, ps / PS, level, channels, slices, sent)
+
+
+def _exact(net, algorithm, count, options: Options, channels, slices, level, progress) -> tuple[int, str]:
+    """(ps, level) of a schedule under the rules of network.py."""
+    if level == "replay":
+        if algorithm in REGULAR:
+            schedule = Generated(algorithm, net.ranks, count, channels=channels, slices=slices)
+        else:
+            schedule = build(algorithm, net.ranks, count, channels=channels, slices=slices)
+        return replay(schedule, net, options.itemsize).picoseconds, level
+    how = {"threads": options.threads, "progress": progress}
+    if net.ranks == 1:
+        finish = work_ps(net.copy_ps[0], count * options.itemsize)
+    elif algorithm == "tree":
+        finish = double_tree(net, count, options.itemsize, channels, slices, **how)
+    elif channels == slices == 1 and net.ranks > 2:
+        finish = one_ring_steps(net, count, options.itemsize, **how)
+    else:
+        finish = many_rings(net, count, options.itemsize, channels, slices, **how)
+    return int(np.max(finish)), level
+
+
+def _level(options: Options, algorithm: str, ranks: int, count: int) -> str:
+    if options.model != "auto":
+        return options.model
+    if algorithm in REGULAR:
+        return "recurrence"
+    few = messages(algorithm, ranks, count, options.channels, options.slices or 1) <= REPLAY_MESSAGES
+    return "replay" if few else "loggp"
+
+
+def memory_bytes(options: Options, point: Point) -> int:
+    """About what evaluating a point takes at most, beyond the compiled code."""
+    p, count = point.ranks, point.size_bytes // options.itemsize
+    network = 64 * p * options.stride
+    names = AUTO if point.algorithm == "auto" else (point.algorithm,)
+    slices = options.slices or SLICES[-1]
+    most = 0
+    for name in names:
+        level = _level(options, name, p, count)
+        if level == "replay" and name not in REGULAR:
+            # Both ends of each message are steps in a table, and a row of a Python list while it is written.
+            sent = messages(name, p, count, options.channels, options.slices or 1)
+            most = max(most, sent * 2 * 2 * ROW_BYTES)
+        elif level == "replay":
+            most = max(most, 500 * p * options.channels * (slices if name == "ring" else 2 * slices))
+        elif level == "recurrence" and name in REGULAR:
+            most = max(most, 16 * p * options.channels * (slices + 8) + 100 * p)
+    return network + most
+
+
+def busbw_limit(system: System, options: Options, ranks: int) -> tuple[float, str]:
+    """(bytes a second, name) of the slowest port that a ring in rank order passes: its busbw for an endless message."""
+    net = network_of(system, _replace(options, rails="aggregate"), ranks)
+    rate, k = min(
+        (PS / (float(net.byte_ps[k]) * float(net.slow[net.port[k]].max())), int(k))
+        for k in np.unique(_ring_classes(net))
+    )
+    if k == 0:
+        return rate, f"links inside a node ({system.node.link.name})"
+    nics = round(system.node.nics * system.node.domain / system.node.gpus)
+    return rate, f"{nics} NICs of a domain ({system.nic.name})" if nics > 1 else f"NIC ({system.nic.name})"
+
+
+def traced(system: System, options: Options, algorithm: str, ranks: int, size_bytes: int) -> tuple[Replay, Schedule]:
+    """A replay with its trace, and the schedule it walked. Raises UserError for what has no schedule."""
+    if algorithm not in ALGORITHMS:
+        raise UserError(f"--algo {algorithm} has no schedule to draw; accepted: {', '.join(ALGORITHMS)}")
+    net = network_for(system, options, algorithm, ranks)
+    count = size_bytes // options.itemsize
+    slices = options.slices or default_slices(net, algorithm, count * options.itemsize, options.channels)
+    schedule = build(algorithm, ranks, count, channels=options.channels, slices=slices)
+    return replay(schedule, net, options.itemsize, trace=True), schedule
