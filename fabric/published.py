@@ -195,7 +195,7 @@ def _find(entries, text) -> dict | None:
 
 def machine(point: Point) -> Machine:
     """The machine that a row describes. Raises Skipped, with the reason, where there is no model for it."""
-    if re.search(r"RCCL|oneCCL|\bMPI\b|Gloo", point.library, re.IGNORECASE):
+    if re.search(r"RCCL|oneCCL|MSCCL|\bMPI\b|Gloo", point.library, re.IGNORECASE):
         raise Skipped(f"no model of {point.library}")
     if not point.gpu:
         raise Skipped("the GPU is not stated")
@@ -212,6 +212,8 @@ def machine(point: Point) -> Machine:
         gpu_assumed = ("an A100: the GPU is not stated",)
     else:
         gpu_assumed = ()
+    if "skip" in gpu:
+        raise Skipped(f"no model of {gpu['skip']} ({point.gpu})")
     per_node = point.per_node or max(1, point.ranks // point.nodes)
     alone = point.nodes == 1 or point.nic.lower().startswith("none")
     domain = point.ranks if alone else per_node
@@ -227,7 +229,7 @@ def machine(point: Point) -> Machine:
         name=point.system,
         generation=gpu["generation"],
         domain=domain,
-        link="nvlink",
+        link=gpu["link"].get("kind", "nvlink"),
         link_rate=units.parse(gpu["link"]["rate"], "rate"),
         software=_software(gpu["generation"], vendor),
         multicast=multicast,
