@@ -115,7 +115,9 @@ def test_the_long_ring_has_a_plateau():
 def test_the_tree_dips_at_middle_sizes():
     c = comm(nodes=4)
     part = [
-        n / (nccl.time(c, "tree", "simple", n) - nccl.latency(c, "tree", "simple")) / nccl.bandwidth(c, "tree", "simple")
+        n
+        / (nccl.time(c, "tree", "simple", n) - nccl.latency(c, "tree", "simple"))
+        / nccl.bandwidth(c, "tree", "simple")
         for n in (64, 1 << 18, 1 << 27, 1 << 33)
     ]
     assert part == pytest.approx([0.9, 0.5, 0.9, 1.0], rel=1e-6)

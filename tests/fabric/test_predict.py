@@ -93,7 +93,9 @@ def test_more_bytes_take_longer(name, ranks, size, algorithm, protocol):
 
 def test_more_ranks_take_longer():
     for name in CARDS:
-        times = [predict.predict(PLATFORMS[name], n * PLATFORMS[name].domain, 1 << 20, "ring") for n in (2, 3, 8, 40, 600)]
+        times = [
+            predict.predict(PLATFORMS[name], n * PLATFORMS[name].domain, 1 << 20, "ring") for n in (2, 3, 8, 40, 600)
+        ]
         assert times == sorted(times)
 
 
