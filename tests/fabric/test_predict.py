@@ -63,7 +63,7 @@ def test_two_nodes_show_more_than_their_nics():
 @given(st.sampled_from(CARDS), st.integers(2, 600), st.integers(0, 31), st.sampled_from(["ring", "tree"]))
 def test_rings_and_trees_never_beat_the_wire_or_the_longest_chain(name, ranks, k, algorithm):
     machine, size = PLATFORMS[name], 8 << k
-    nodes, local = predict.shape(machine, ranks)
+    nodes, _local = predict.shape(machine, ranks)
     found = predict.explain(machine, ranks, size, algorithm)
     assert found.algorithm == algorithm and math.isfinite(found.seconds)
     # Every rank's port carries 2 (p-1)/p S a direction, its NVLink or its node's NICs; one node of the job has to.

@@ -24,21 +24,21 @@ def report(request, shipped):
 
 
 def point(**more):
-    given = dict(
-        line=2,
-        series="s",
-        system="Lab",
-        gpu="H100 80GB HBM3",
-        nic="8x400G InfiniBand",
-        nodes=4,
-        ranks=32,
-        per_node=8,
-        library="NCCL 2.30",
-        algorithm="default",
-        size=1 << 30,
-        seconds=5e-3,
-        busbw=None,
-    )
+    given = {
+        "line": 2,
+        "series": "s",
+        "system": "Lab",
+        "gpu": "H100 80GB HBM3",
+        "nic": "8x400G InfiniBand",
+        "nodes": 4,
+        "ranks": 32,
+        "per_node": 8,
+        "library": "NCCL 2.30",
+        "algorithm": "default",
+        "size": 1 << 30,
+        "seconds": 5e-3,
+        "busbw": None,
+    }
     return Point(**(given | more))
 
 
@@ -147,14 +147,14 @@ def test_an_algorithm_in_words(words, gpu, expected):
 @pytest.mark.parametrize(
     "more, why",
     [
-        (dict(library="RCCL"), "RCCL"),
-        (dict(gpu=""), "GPU is not stated"),
-        (dict(gpu="MI300X", library="?"), "no model of the GPU MI300X"),
-        (dict(gpu="L40S"), "without NVLink"),
-        (dict(gpu="H100 NVL"), "bridges"),
-        (dict(ranks=None), "ranks are not stated"),
-        (dict(ranks=1, nodes=1), "one rank"),
-        (dict(algorithm="butterfly"), "butterfly"),
+        ({"library": "RCCL"}, "RCCL"),
+        ({"gpu": ""}, "GPU is not stated"),
+        ({"gpu": "MI300X", "library": "?"}, "no model of the GPU MI300X"),
+        ({"gpu": "L40S"}, "without NVLink"),
+        ({"gpu": "H100 NVL"}, "bridges"),
+        ({"ranks": None}, "ranks are not stated"),
+        ({"ranks": 1, "nodes": 1}, "one rank"),
+        ({"algorithm": "butterfly"}, "butterfly"),
     ],
 )
 def test_a_row_without_a_model_says_why(more, why):
