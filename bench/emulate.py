@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
+from ..collectives import ALGORITHMS
 from ..collectives.schedule import COPY, RECV, RECV_REDUCE, REDUCE, SEND
 from ..errors import UserError
 from ..fabric.network import PS, Network, delay_ps, pair_class, wire_ps, work_ps
@@ -85,6 +86,7 @@ def fabric_clock(
     fabric: str,
     ranks: int,
     *,
+    channels: int = 1,
     overrides: Iterable[str] = (),
     seed: int = 0,
     noise: str | None = None,
@@ -92,21 +94,26 @@ def fabric_clock(
     routing: str | None = None,
     failed_planes: int = 0,
 ) -> FabricClock:
-    """The virtual clock of `ranks` ranks on the first GPUs of a system; figures as fabric.build.build. Raises UserError."""
-    from ..fabric.build import build
-    from ..fabric.simulate import EVERY_RANK_CROSSES
+    """The virtual clock of `ranks` ranks on the first GPUs of a system, with the networks that `busbw simulate` takes.
+
+    channels: of the schedules, for how many ranks of a host use its NICs at once; the other figures as fabric.build.build.
+    Raises UserError.
+    """
+    from ..fabric.simulate import Options, network_for
 
     system = load_system(fabric, overrides, ranks)
-    how = {
-        "seed": seed,
-        "noise": noise or "none",
-        "stragglers": tuple(stragglers),
-        "routing": routing,
-        "failed_planes": failed_planes,
-    }
-    network = build(system, ranks, rails="aggregate", **how)
-    own = build(system, ranks, rails="own", **how)
-    return FabricClock(system.name, network, dict.fromkeys(EVERY_RANK_CROSSES, own))
+    options = Options(
+        (ranks,),
+        (),
+        channels=channels,
+        seed=seed,
+        noise=noise,
+        stragglers=tuple(stragglers),
+        routing=routing,
+        failed_planes=failed_planes,
+    )
+    networks = {name: network_for(system, options, name, ranks) for name in ALGORITHMS}
+    return FabricClock(system.name, networks["ring"], networks)
 
 
 def sample_seed(seed: int, sample: int) -> int:

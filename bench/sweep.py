@@ -298,6 +298,7 @@ def _clock(options: Options, ranks: int) -> FabricClock | None:
     clock = fabric_clock(
         options.fabric,
         ranks,
+        channels=options.channels,
         overrides=options.overrides or (),
         seed=options.seed or 0,
         noise=options.noise,
