@@ -1,6 +1,6 @@
 """How fast flows are routed, and what ECMP leaves of a fat tree next to spraying.
 
-    python -m busbw.benchmarks.routing        or        python benchmarks/routing.py
+    python benchmarks/routing.py
 
 Prints a table: pattern, tree, routing, mean and slowest rate as a part of a port's, and the time of one routing (best of 5).
 """

@@ -258,6 +258,7 @@ def test_no_algorithm_is_faster_than_the_bounds(net, algorithm, count):
     assert all(x >= 0 for x in got)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 500), st.floats(1, 1e12), st.floats(1, 1e4))
 def test_bounds_of_equal_ranks_are_the_well_known_ones(ranks, size, byte_ps):
     got = bounds(flat(ranks, latency=500, byte_ps=byte_ps, send_overhead=7, recv_overhead=8, reduce_ps=2.0), size)

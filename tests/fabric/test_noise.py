@@ -8,7 +8,7 @@ import pytest
 from busbw.errors import UserError
 from busbw.fabric import noise
 from busbw.fabric.network import NOISE_ENTRIES, PS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 N = NOISE_ENTRIES
@@ -89,6 +89,7 @@ def test_the_seed_decides():
     assert not np.array_equal(noise.table(causes, 3), noise.table(causes, 4))
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["exponential", "lognormal", "pareto", "os"]),
     st.floats(1e-9, 1e-2),
