@@ -15,9 +15,9 @@ Two models, both closed forms in the message size, from the same card:
     sharp         S through the NICs of a node, 7/4 S (8 GPUs) through a GPU's links
 
 Protocol LL sends 4 bytes of flags with 4 of data, LL128 8 with 120. Hops cost what the library's maintainers measured
-(card: software), and what the transport adds to them. Simple moves chunks: NVLink SHARP passes them one after the other,
-each with a hop's wait. A tree reaches what NCCL's own table says of its rate at that size, and no more a channel than
-the caps in the card.
+(card: software), and what the transport and the distance add to them. Simple moves chunks: a tree is a pipeline of them,
+which fills hop by hop; NVLink SHARP passes them one after the other, each with a hop's wait. With LL and LL128 a tree
+reaches what NCCL's own table says of its rate at that size. No algorithm gets more a channel than the caps in the card.
 
 With ``auto`` the library chooses, rightly or wrongly, so both models take NCCL's choice where the card's GPUs are known
 to NCCL; elsewhere the faster of ring and tree.
@@ -50,6 +50,7 @@ _NVLS_TREE_CHUNK = 64 << 10  # from four nodes on
 # The NIC a channel of the DGX A100, H100 and B200, on which NVIDIA's caps of trees were found. On four and more nodes 17.8
 # and 36 GB/s a channel are both three quarters of it: there the caps say what a tree gets out of a NIC.
 _REFERENCE_NIC = {"ampere": 24e9, "hopper": 48e9, "blackwell": 48e9}
+_TREE_CHUNK = 512 << 10  # one of the 8 steps of Simple's buffer of 4 MiB (NCCL_BUFFSIZE, NCCL_STEPS)
 _COLLNET_EFFICIENCY = 0.85  # tuning.cc: collnet-direct from Hopper on
 
 
@@ -322,11 +323,18 @@ def _tree(job: _Job, size: int, protocol: str) -> float:
         rate = min(rate, job.cap(caps.ll) / 2)
     elif protocol == "ll128":
         rate = min(rate, job.cap(caps.tree_ll128, "tree") / 2)
-    if job.comm is not None:
-        rate *= _correction(job.comm, "tree", protocol, size)
     hop = job.hop(getattr(hops.network, protocol), size * _WIRE[protocol])
-    way = _depth(job.nodes) * hop + _tree_reach(machine.reach, job.nodes)
     inside = getattr(hops.link(machine.link), protocol)
+    if (
+        job.comm is not None and protocol == "simple"
+    ):  # the first chunk of each channel and tree, from the leaf to the root and back
+        channels = job.comm.graphs["tree"].channels
+        chunk = min(_TREE_CHUNK, size / (2 * channels))
+        hop += chunk / (job.network / channels)
+        inside += chunk / (machine.link_rate / channels)
+    elif job.comm is not None:
+        rate *= _correction(job.comm, "tree", protocol, size)
+    way = _depth(job.nodes) * hop + _tree_reach(machine.reach, job.nodes)
     return getattr(hops.base, protocol) + 2 * ((job.local - 1) * inside + way) + size / rate
 
 
