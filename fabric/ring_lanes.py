@@ -94,9 +94,7 @@ def _kernel(mixed: bool, noisy: bool):
                 if mixed:
                     costs = [load(at_lengths, builder.add(builder.mul(rows, _I64(k)), row)) for k in range(6)]
                     chunk = builder.sub(load(at_rank, row), shift)
-                    chunk = builder.select(
-                        builder.icmp_signed("<", chunk, zero), builder.add(chunk, ranks_v), chunk
-                    )
+                    chunk = builder.select(builder.icmp_signed("<", chunk, zero), builder.add(chunk, ranks_v), chunk)
                     before = builder.add(chunk, one)
                     before = builder.select(builder.icmp_signed("==", before, ranks_v), zero, before)
                     long_before = builder.icmp_signed("<", before, longer_v)
@@ -273,7 +271,9 @@ def take(net, noisy, room, begin, longer, filled, stage, stages):
         now = min(HALO, stages - done)
         for g in range(groups):
             for k in range(blocks):
-                single[k] = _one_length(room, g, k * BLOCK, min(rows, (k + 1) * BLOCK), ranks, longer, stage + done, now)
+                single[k] = _one_length(
+                    room, g, k * BLOCK, min(rows, (k + 1) * BLOCK), ranks, longer, stage + done, now
+                )
             b, c, w, lengths, rank = room.begin[g], room.stay[g], room.pass_[g], room.lengths[g], room.rank[g]
             for first in range(stage + done + 1, stage + done + now + 1, STAGES):
                 left[:] = EMPTY

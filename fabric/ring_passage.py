@@ -108,7 +108,19 @@ def passage(begin, after, own, pass_, longer: int, filled: int, stage: int, stag
     if longer == 0:
         stay = np.maximum(after[1], own[1])
         _band(
-            begin, stay, pass_[1], np.unique(stay), 0, ranks, True, nothing, stay, stage, stages, np.empty(0, np.int64), ends
+            begin,
+            stay,
+            pass_[1],
+            np.unique(stay),
+            0,
+            ranks,
+            True,
+            nothing,
+            stay,
+            stage,
+            stages,
+            np.empty(0, np.int64),
+            ends,
         )
         return ends
     stays = [np.maximum(after[k], own[k]) for k in range(2)]
@@ -117,9 +129,7 @@ def passage(begin, after, own, pass_, longer: int, filled: int, stage: int, stag
 
     def long_band(level):
         line = np.empty(stages, np.int64)
-        _band(
-            begin, stays[0], pass_[0], values[0], 0, longer, False, level, to_short, stage, stages, line, ends
-        )
+        _band(begin, stays[0], pass_[0], values[0], 0, longer, False, level, to_short, stage, stages, line, ends)
         return line
 
     def short_band(level):
@@ -127,9 +137,7 @@ def passage(begin, after, own, pass_, longer: int, filled: int, stage: int, stag
         if filled < ranks:
             _empty_band(begin, longer, ranks, level, to_long, stage, stages, line, ends)
         else:
-            _band(
-                begin, stays[1], pass_[1], values[1], longer, ranks, False, level, to_long, stage, stages, line, ends
-            )
+            _band(begin, stays[1], pass_[1], values[1], longer, ranks, False, level, to_long, stage, stages, line, ends)
         return line
 
     # A path crosses each line once at most, so the second round knows all that can come over a line.

@@ -81,7 +81,7 @@ def ring_costs(net: Network, count: int, itemsize: int, reducing: bool, first: i
 
 
 @njit(cache=True, nogil=True)
-def _walk(net, noisy, begin, after, own, pass_, first, longer, filled, closed, stage, stages):
+def walk(net, noisy, begin, after, own, pass_, first, longer, filled, closed, stage, stages):
     """Advance begin (int64 [size], in place; ranks first, first+1, ...) from `stage` by `stages`, plainly.
 
     closed: the segment is the whole ring. Otherwise nothing comes from its left.
@@ -109,7 +109,7 @@ def _walk(net, noisy, begin, after, own, pass_, first, longer, filled, closed, s
 
 
 @njit(cache=True, nogil=True)
-def _first_begins(net, filled):
+def first_begins(net, filled):
     ranks = len(net.reduce_ps)
     begin = np.empty(ranks, np.int64)
     for rank in range(ranks):
@@ -119,7 +119,7 @@ def _first_begins(net, filled):
 
 
 @njit(cache=True, nogil=True)
-def _finish(net, noisy, begin, long_bytes, short_bytes, longer, filled):
+def finish_times(net, noisy, begin, long_bytes, short_bytes, longer, filled):
     """The last receive, that no send follows."""
     ranks = len(net.reduce_ps)
     finish = np.empty(ranks, np.int64)
@@ -173,15 +173,16 @@ def one_ring_steps(
     """finish of each rank, int64 [p] ps, by evaluating every message of a ring of one channel and one slice."""
     ranks = net.ranks
     filled = filled_chunks(count, ranks)
-    begin = _first_begins(net, filled)
+    begin = first_begins(net, filled)
     done, everything = 0, 2 * ranks - 3
     for reducing, stage, stages in phases(ranks):
-        for stages_now, begin in _advance(net, count, itemsize, begin, reducing, stage, stages, threads):
+        for stages_now, advanced in _advance(net, count, itemsize, begin, reducing, stage, stages, threads):
+            begin = advanced
             done += stages_now
             if progress is not None:
                 progress(done / everything)
     base, longer = divmod(count, ranks)
-    return _finish(net, net.noisy, begin, (base + 1) * itemsize, base * itemsize, longer, filled)
+    return finish_times(net, net.noisy, begin, (base + 1) * itemsize, base * itemsize, longer, filled)
 
 
 def _advance(net, count, itemsize, begin, reducing, stage, stages, threads):
@@ -194,7 +195,7 @@ def _advance(net, count, itemsize, begin, reducing, stage, stages, threads):
     alone, end = stage, stage + stages - in_lanes
     while alone < end:
         now = min(CHECK_STAGES, end - alone)
-        _walk(net, net.noisy, begin, *costs, 0, longer, filled, True, alone, now)
+        walk(net, net.noisy, begin, *costs, 0, longer, filled, True, alone, now)
         alone += now
         yield now, begin
     if not in_lanes:
@@ -368,8 +369,8 @@ def one_ring_passage(net: Network, count: int, itemsize: int) -> np.ndarray:
     ranks = net.ranks
     base, longer = divmod(count, ranks)
     filled = filled_chunks(count, ranks)
-    begin = _first_begins(net, filled)
+    begin = first_begins(net, filled)
     for reducing, stage, stages in phases(ranks):
         costs = ring_costs(net, count, itemsize, reducing, 0, ranks)
         begin = passage(begin, *costs, longer, filled, stage, stages)
-    return _finish(net, False, begin, (base + 1) * itemsize, base * itemsize, longer, filled)
+    return finish_times(net, False, begin, (base + 1) * itemsize, base * itemsize, longer, filled)
