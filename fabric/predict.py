@@ -50,6 +50,8 @@ _NVLS_TREE_CHUNK = 64 << 10  # from four nodes on
 # The NIC a channel of the DGX A100, H100 and B200, on which NVIDIA's caps of trees were found. On four and more nodes 17.8
 # and 36 GB/s a channel are both three quarters of it: there the caps say what a tree gets out of a NIC.
 _REFERENCE_NIC = {"ampere": 24e9, "hopper": 48e9, "blackwell": 48e9}
+_LL_A_CHANNEL = 4 << 10  # 512 threads of 8 bytes: more than that is given to another channel
+_LL_CHUNK = 32 << 10  # data of one of the 8 steps of LL's buffer: 512 threads x 8 lines x 8 bytes
 _TREE_CHUNK = 512 << 10  # one of the 8 steps of Simple's buffer of 4 MiB (NCCL_BUFFSIZE, NCCL_STEPS)
 _COLLNET_EFFICIENCY = 0.85  # tuning.cc: collnet-direct from Hopper on
 
@@ -334,8 +336,22 @@ def _tree(job: _Job, size: int, protocol: str) -> float:
         inside += chunk / (machine.link_rate / channels)
     elif job.comm is not None:
         rate *= _correction(job.comm, "tree", protocol, size)
+    if protocol == "ll" and job.nodes > 1:
+        hop += _through_host(job, size)
     way = _depth(job.nodes) * hop + _tree_reach(machine.reach, job.nodes)
     return getattr(hops.base, protocol) + 2 * ((job.local - 1) * inside + way) + size / rate
+
+
+def _through_host(job: _Job, size: int) -> float:
+    """Seconds that a message of protocol LL takes to pass from node to node, beside its latency.
+
+    The proxy polls LL's flags, so its buffers lie in host memory (Hu et al. 2025, arXiv 2507.04786, section III): the GPU
+    writes there, the NIC sends, the other NIC writes, the other GPU reads, each when all has come. Few channels are
+    used, and so few NICs, where threads would have less than 8 bytes each (src/enqueue.cc, NCCL_LL_THREAD_THRESHOLD).
+    """
+    busiest = min(max(min(size, _LL_A_CHANNEL), size / job.machine.nics), _LL_CHUNK)
+    nic = job.network / job.machine.nics
+    return busiest * _LL * (1 / nic + 2 / job.machine.host_rate)
 
 
 def _nvls(job: _Job, size: int) -> float:

@@ -235,6 +235,7 @@ def machine(point: Point) -> Machine:
         multicast=multicast,
         nics=nics * (domain // per_node if domain > per_node else 1),
         nic_rate=rate,
+        host_rate=units.parse(gpu["pcie"]["rate"], "rate"),
         sharp=algorithm in ("sharp", "collnet-chain", "collnet-direct") or "SHARP" in point.nic,
         x86=vendor != "arm",
         network_latency=units.parse(transport["latency"]["value"], "time") if "latency" in transport else 0.0,

@@ -123,6 +123,30 @@ def test_a_rendezvous_costs_from_its_threshold_on():
     assert cost(2052) == pytest.approx(2 * 3 * 2 * 2.7e-6)  # up and down three hops, each with two messages more
 
 
+def test_the_flags_of_ll_send_a_message_through_host_memory():
+    alps = PLATFORMS["alps-gh200"]
+    comm = predict.communicator(alps, 32)
+
+    def cost(size, host_rate):
+        return predict.fabric(alps._replace(host_rate=host_rate), 32, size, "tree", "ll", comm)
+
+    slow, fast = 25e9, 50e9  # both more than a NIC's 24 GB/s
+    for size, busiest in ((1024, 1024), (4096, 4096), (16384, 4096), (65536, 16384)):  # 4 NICs, once all are used
+        added = cost(size, slow) - cost(size, fast)
+        assert added == pytest.approx(2 * 3 * 2 * busiest * 2 * (1 / slow - 1 / fast))  # depth 3, in and out, flags
+
+
+def test_a_tree_of_simple_chunks_fills_hop_by_hop():
+    """Beyond its latency and its bytes, a first chunk of 512 KiB a channel passes all hops up and down."""
+    bare = H100._replace(reach=(), link_rate=1e15)  # the links inside a node take no time
+    size, wait = 1 << 36, 8.4e-6 + 2 * (7 * 4.0e-6 + 3 * 14e-6)
+    comm = predict.communicator(H100, 64)
+    rate = comm.graphs["tree"].channels * 36e9 / 2
+    seconds = predict.fabric(bare, 64, size, "tree", "simple", comm)
+    chunk = (512 << 10) * comm.graphs["tree"].channels / (8 * 48e9)
+    assert seconds - size / rate - wait == pytest.approx(2 * 3 * chunk, rel=0.02)
+
+
 def test_the_library_chooses_where_it_knows_the_gpu():
     found = predict.explain(H100, 32, 1 << 20)
     comm = predict.communicator(H100, 32)
