@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..fabric.card import System
 
 NOISY_SAMPLES = 25  # a fixed number, so that the same seed gives the same median on every machine
-PACED_SAMPLES = 3
+PACED_SAMPLES = 3  # without noise
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,9 @@ def emulate(session: Session, job: Job, effort: Effort, pace: float | None = Non
     samples = effort.iterations or (NOISY_SAMPLES if session.clock.noisy else 1)
     finish = session.virtual(samples).finish
     seconds = _across(finish, effort.across) / PS
-    paced = _paced(session, pace, float(seconds.max()), min(samples, PACED_SAMPLES)) if pace else None
+    # With noise all samples are paced, so that the two medians are over the same ones.
+    held = samples if session.clock.noisy else min(samples, PACED_SAMPLES)
+    paced = _paced(session, pace, float(seconds.max()), held) if pace else None
     if effort.check:
         wrong += check_after(session, job, data)
     median, low, high = median_interval(seconds)
