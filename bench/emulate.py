@@ -181,7 +181,7 @@ def emulate(session: Session, job: Job, effort: Effort, pace: float | None = Non
     seconds = _across(finish, effort.across) / PS
     # With noise all samples are paced, so that the two medians are over the same ones.
     held = samples if session.clock.noisy else min(samples, PACED_SAMPLES)
-    paced = _paced(session, pace, float(seconds.max()), held) if pace else None
+    paced = _paced(session, pace, float(finish.max()) / PS, held) if pace else None
     if effort.check:
         wrong += check_after(session, job, data)
     median, low, high = median_interval(seconds)
