@@ -4,14 +4,18 @@ import sys
 from pathlib import Path
 
 from busbw.collectives import build
+from busbw.fabric.published import read
+from busbw.fabric.validate import compare
 from busbw.plots.curves import save
 from busbw.plots.schedule_picture import ring_picture, tree_picture
+from busbw.plots.validation import validation
 
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     print(save(ring_picture(build("ring", 4, 4)), folder / "ring.svg"))
     print(save(tree_picture(build("tree", 8, 16)), folder / "tree.svg"))
+    print(save(validation(compare(read())), folder / "validation.png"))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 
 HELP = "compare the model with published measurements, system by system"
 DESCRIPTION = """\
@@ -76,8 +77,14 @@ def lines(report, by_series: bool = False) -> list[str]:
         f"# {'series' if by_series else 'system':<42} {'points':>6} {'<64 KiB':>8} {'between':>8} {'>=64 MiB':>8}  "
         f"{'worst point':<32} algorithms taken",
     ]
-    text += [row(s) for s in summaries(report.compared, by_series)]
+    groups = summaries(report.compared, by_series)
+    text += [row(s) for s in groups]
     text.append(row(everything))
+    if len(groups) > 1:
+        over = {r: [s.absolute[r] for s in groups if s.absolute[r] is not None] for r in ("small", "between", "large")}
+        each = [percent(statistics.median(over[r]) if over[r] else None) for r in over]
+        what = f"# each {'series' if by_series else 'system'} counted once"
+        text.append(f"{what:<44} {'':>6} {each[0]:>8} {each[1]:>8} {each[2]:>8}")
     text += [
         f"# aimed at {TARGETS[regime]:.0%} {words}: {everything.absolute[regime]:.1%}"
         f" ({'reached' if everything.absolute[regime] <= TARGETS[regime] else 'missed'})"
