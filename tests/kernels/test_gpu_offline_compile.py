@@ -1,0 +1,98 @@
+"""Every GPU kernel compiles with no GPU, to vector accesses and without local memory.
+
+A sample for sm_90 by default; all dtypes, ops and architectures with BUSBW_GPU_COMPILE=all, as .ci/gpu runs it.
+"""
+
+import multiprocessing
+import os
+import re
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+from busbw.kernels import cuda_source, offline
+from busbw.kernels.dtypes import DEVICE_DTYPES
+
+REASON = offline.unavailable()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+ALL = os.environ.get("BUSBW_GPU_COMPILE") == "all"
+ARCHITECTURES = offline.ARCHITECTURES if ALL else ("sm_90",)
+SAMPLE = {"float32", "bfloat16", "uint8"}
+SAMPLE_KERNELS = {"reduce_sum", "reduce_avg_final", "many_min", "copy", "fill_4", "check_range", "check_exact_2"}
+VECTOR_LOAD = re.compile(r"ld(?:\.volatile)?\.global\.v(4\.[fub]32|2\.[fub]64)")
+VECTOR_STORE = re.compile(r"st\.global\.v(4\.[fub]32|2\.[fub]64)")
+
+
+def in_processes(function, jobs):
+    """The results in order; Numba's compiler is not to be used by two threads at a time."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(function, *zip(*jobs), chunksize=4))
+
+
+def cuda_cpp(dtype, architecture):
+    return offline.compile_cuda_cpp(cuda_source.source(), cuda_source.options(dtype), architecture)
+
+
+def assert_vectorised(name, ptx):
+    """A kernel reads and writes 16 bytes at a time, and keeps nothing in local memory."""
+    assert ".local" not in ptx, f"{name} uses local memory"
+    if not name.startswith("fill"):
+        assert VECTOR_LOAD.search(ptx), f"{name} has no 128-bit load"
+    if not name.startswith("check"):
+        assert VECTOR_STORE.search(ptx), f"{name} has no 128-bit store"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [d for d in DEVICE_DTYPES if ALL or d in SAMPLE])
+def test_cuda_cpp_compiles_for_each_dtype(dtype, architecture):
+    compiled = cuda_cpp(dtype, architecture)
+    assert compiled.cubin[:4] == b"\x7fELF"
+    assert f".target {architecture}" in compiled.ptx
+    kernels = compiled.kernels()
+    assert sorted(kernels) == sorted(cuda_source.kernel_names(dtype))
+    for name, ptx in kernels.items():
+        assert_vectorised(name, ptx)
+    # check_range's doubles may take some stack; what is timed must not.
+    spilled = {name: n for name, n in compiled.spilled.items() if n and not name.startswith("check")}
+    assert len(compiled.spilled) == len(kernels)
+    assert spilled == {}
+
+
+def test_four_vectors_of_each_source_are_in_flight():
+    # The aligned loop of a reduction: eight loads with no store between, then four stores.
+    ptx = cuda_cpp("float32", "sm_90").kernels()["reduce_sum"]
+    order = "".join("L" if m.group().startswith("ld") else "S" for m in re.finditer(r"(ld|st)\.global\.v4", ptx))
+    assert "L" * 8 + "S" * 4 in order
+
+
+@pytest.mark.parametrize(("dtype", "instruction"), [("bfloat16", "cvt.rn.bf16.f32"), ("float16", "cvt.rn.f16.f32")])
+def test_16_bit_floats_are_rounded_by_the_hardware(dtype, instruction):
+    assert instruction in cuda_cpp(dtype, "sm_90").ptx
+
+
+@pytest.mark.parametrize("kind", ["e4m3", "e5m2"])
+def test_float8_is_converted_by_the_hardware_from_sm_89(kind):
+    assert f"cvt.rn.satfinite.{kind}x2.f32" in cuda_cpp(f"float8_{kind}", "sm_90").ptx
+    assert f"cvt.rn.satfinite.{kind}x2.f32" not in cuda_cpp(f"float8_{kind}", "sm_80").ptx
+
+
+def test_a_wrong_program_is_refused_with_the_compilers_words():
+    with pytest.raises(offline.CompileError, match="BUSBW_NO_SUCH_THING"):
+        offline.compile_cuda_cpp("int x = BUSBW_NO_SUCH_THING;", (), "sm_90")
+    with pytest.raises(offline.CompileError, match="ptxas"):
+        offline.assemble(".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry f() { bogus; }", "sm_90")
+
+
+def test_numba_kernels_compile_for_each_dtype_and_op():
+    jobs = [
+        (name, dtype, architecture)
+        for name, dtype in offline.numba_jobs()
+        for architecture in ARCHITECTURES
+        if ALL or (dtype in SAMPLE and name in SAMPLE_KERNELS)
+    ]
+    assert len(jobs) == 108 * 3 if ALL else len(jobs) >= 12
+    for (name, dtype, architecture), compiled in zip(jobs, in_processes(offline.compile_numba, jobs)):
+        assert compiled.cubin[:4] == b"\x7fELF"
+        (ptx,) = compiled.kernels().values()
+        assert_vectorised(f"{name} {dtype} {architecture}", ptx)
+        if not name.startswith("check"):
+            assert list(compiled.spilled.values()) == [0], f"{name} {dtype} {architecture} spills"
