@@ -140,6 +140,7 @@ def _table(address, length):
     return carray(_pointer(address), (length,))
 
 
+# Compiled with _nrt=False below: what does not allocate need not count references to arrays, which costs more than a step.
 # The pool of messages under way, and the queues they wait in.
 # A message: when its first byte can be at the receiver (-1: not known yet), ps on the wire, elements, the one behind it,
 # its sender's step, when it was sent, its queue, the next link it comes to.
@@ -150,17 +151,17 @@ HEAD, TAIL, FROM, TO, CHANNEL, CLASS, WAITING, KEY, HOPS, HOPS_END = range(10)
 CHANNEL_BITS, POSITION_BITS = 20, 40
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _hash(key, mask):
     return np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _before(times, keys, a, b):
     return times[a] < times[b] or (times[a] == times[b] and keys[a] < keys[b])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _push(heap, size, times, keys, item):
     """A binary heap of message numbers, earliest first."""
     at = size
@@ -175,7 +176,7 @@ def _push(heap, size, times, keys, item):
     return size + 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _pop(heap, size, times, keys):
     """Takes heap[0] out (the caller has read it)."""
     size -= 1
@@ -217,7 +218,7 @@ def _open(queue, q, sender, receiver, channel, key, net, links):
             queue[q, HOPS], queue[q, HOPS_END] = links.starts[i], links.starts[i + 1]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _find(slots, queue, key):
     """The slot of a key, or the empty slot where it belongs."""
     mask = len(slots) - 1
@@ -247,7 +248,7 @@ def _any_awaited(addresses, lengths):
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _segment(latency, hops, i):
     """The part of the latency up to the i-th of `hops` links, i = hops: up to the receiver."""
     return latency * (i + 1) // (hops + 1)
@@ -287,7 +288,7 @@ class _Ranks(NamedTuple):
     complete: np.ndarray  # when each send was taken, -1; empty where nobody waits for one
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _advance(state, of, queue, slots, pool, heap, event_time, event_key, link_free, spans, log,
              formula, addresses, lengths, net, itemsize, links):  # fmt: skip
     """Walk until nothing can go on (FINISHED, which may still be STUCK), an error, or an array is full (GROW_...)."""
@@ -518,7 +519,7 @@ def _advance(state, of, queue, slots, pool, heap, event_time, event_key, link_fr
     return problem
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _span(spans, state, rank, channel, kind, start, end, peer, nbytes, port):
     """Add a row unless it is empty."""
     if end > start:

@@ -1,6 +1,7 @@
 """The trace document: valid events, nothing overlaps in a thread, every message has both its ends."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 from busbw.collectives import build
@@ -45,7 +46,7 @@ def test_document(case):
     assert named == set(slices)
     for times in slices.values():
         times.sort()
-        assert all(b[0] >= a[1] - 1e-6 for a, b in zip(times, times[1:]))
+        assert all(b[0] >= a[1] - 1e-6 for a, b in pairwise(times))
 
     flows = {"s": {}, "f": {}}
     for e in events:
