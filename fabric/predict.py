@@ -14,10 +14,11 @@ Two models, both closed forms in the message size, from the same card:
     nvls-tree     both: NVLink SHARP in the node and the tree's bytes between nodes
     sharp         S through the NICs of a node, 7/4 S (8 GPUs) through a GPU's links
 
-Protocol LL sends 4 bytes of flags with 4 of data, LL128 8 with 120. Hops cost what the library's maintainers measured
-(card: software), and what the transport and the distance add to them. Simple moves chunks: a tree is a pipeline of them,
-which fills hop by hop; NVLink SHARP passes them one after the other, each with a hop's wait. With LL and LL128 a tree
-reaches what NCCL's own table says of its rate at that size. No algorithm gets more a channel than the caps in the card.
+Protocol LL sends 4 bytes of flags with 4 of data, LL128 8 with 120. Hops cost what the library's maintainers measured (card:
+software), and what the transport and the distance add to them. Simple moves chunks: a tree is a pipeline of them, which
+fills hop by hop; NVLink SHARP is a pipeline of three or four stages inside each GPU, and each chunk has a hop's wait. With
+LL and LL128 a tree reaches what NCCL's own table says of its rate at that size. No algorithm gets more a channel than the
+caps in the card.
 
 With ``auto`` the library chooses, rightly or wrongly, so both models take NCCL's choice where the card's GPUs are known
 to NCCL; elsewhere the faster of ring and tree.
@@ -327,12 +328,12 @@ def _tree(job: _Job, size: int, protocol: str) -> float:
         rate = min(rate, job.cap(caps.tree_ll128, "tree") / 2)
     hop = job.hop(getattr(hops.network, protocol), size * _WIRE[protocol])
     inside = getattr(hops.link(machine.link), protocol)
-    if (
-        job.comm is not None and protocol == "simple"
-    ):  # the first chunk of each channel and tree, from the leaf to the root and back
+    if job.comm is not None and protocol == "simple":
+        # The pipeline fills: a first chunk of each channel and tree goes from the leaf to the root and back. A node with two
+        # children takes both their chunks in over its NIC before it passes on one, and sends two out on the way back.
         channels = job.comm.graphs["tree"].channels
         chunk = min(_TREE_CHUNK, size / (2 * channels))
-        hop += chunk / (job.network / channels)
+        hop += min(2, job.nodes - 1) * chunk / (job.network / channels)
         inside += chunk / (machine.link_rate / channels)
     elif job.comm is not None:
         rate *= _correction(job.comm, "tree", protocol, size)
@@ -368,9 +369,12 @@ def _nvls(job: _Job, size: int) -> float:
         wait += 2 * (_depth(job.nodes) * hop + _tree_reach(machine.reach, job.nodes))
         most = _NVLS_CHUNK if job.nodes < 4 else _NVLS_TREE_CHUNK
     places = _NVLS_CHANNELS[machine.generation] * job.local
+    chunk = _nvls_chunk(size, places, most, job.nodes)
     # The efficiency is that of the longest messages, in chunks of 128 KiB; shorter chunks wait more often.
-    more = max(0.0, _rounds(size, places, most, job.nodes) - 1 - size / (places * _NVLS_CHUNK))
-    return wait + more * soft.ring.nvlink.simple + size / rate
+    more = max(0.0, math.ceil(size / (places * chunk)) - 1 - size / (places * _NVLS_CHUNK))
+    # The warps of a thread block are scatterers, reducers and gatherers, and broadcasters between nodes: a pipeline.
+    fill = (2 if job.nodes == 1 else 3) * min(size, places * chunk)
+    return wait + more * soft.ring.nvlink.simple + (size + fill) / rate
 
 
 def _collnet(job: _Job, size: int, algorithm: str) -> float:
@@ -399,15 +403,15 @@ def _depth(nodes: int) -> int:
     return (nodes - 1).bit_length()
 
 
-def _rounds(size: int, places: int, most: int, nodes: int) -> int:
-    """Chunks one after the other in each of `places` (channels x heads), as src/enqueue.cc sizes them."""
+def _nvls_chunk(size: int, places: int, most: int, nodes: int) -> int:
+    """Bytes of a chunk in each of `places` (channels x heads), as src/enqueue.cc chooses it."""
     chunk = most
-    if nodes == 1:
-        for times, smaller in ((64, 64 << 10), (8, 32 << 10), (2, 16 << 10)):
-            if size < times * places * chunk and chunk > smaller:
-                chunk = smaller
-    else:
-        for times, smaller in ((16, 128 << 10), (4, 64 << 10), (1, 32 << 10)):
-            if size < times * places * chunk and chunk > smaller:
-                chunk = smaller
-    return max(1, math.ceil(size / (places * chunk)))
+    steps = (
+        ((64, 64 << 10), (8, 32 << 10), (2, 16 << 10))
+        if nodes == 1
+        else ((16, 128 << 10), (4, 64 << 10), (1, 32 << 10))
+    )
+    for times, smaller in steps:
+        if size < times * places * chunk and chunk > smaller:
+            chunk = smaller
+    return chunk

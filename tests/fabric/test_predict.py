@@ -137,14 +137,25 @@ def test_the_flags_of_ll_send_a_message_through_host_memory():
 
 
 def test_a_tree_of_simple_chunks_fills_hop_by_hop():
-    """Beyond its latency and its bytes, a first chunk of 512 KiB a channel passes all hops up and down."""
+    """Beyond its latency and its bytes, the first chunks of 512 KiB a channel pass all hops up and down, two at a node."""
     bare = H100._replace(reach=(), link_rate=1e15)  # the links inside a node take no time
     size, wait = 1 << 36, 8.4e-6 + 2 * (7 * 4.0e-6 + 3 * 14e-6)
     comm = predict.communicator(H100, 64)
     rate = comm.graphs["tree"].channels * 36e9 / 2
     seconds = predict.fabric(bare, 64, size, "tree", "simple", comm)
     chunk = (512 << 10) * comm.graphs["tree"].channels / (8 * 48e9)
-    assert seconds - size / rate - wait == pytest.approx(2 * 3 * chunk, rel=0.02)
+    assert seconds - size / rate - wait == pytest.approx(2 * 3 * 2 * chunk, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "size, rounds, waits", [(1 << 20, 1, 0), (1 << 23, 2, 0.5), (1 << 26, 8, 3), (1 << 31, 128, 0)]
+)
+def test_nvlink_sharp_is_a_pipeline_of_three_stages(size, rounds, waits):
+    """H100: 16 channels x 8 heads hold 2 MiB to 16 MiB at a time, in chunks that grow with the message (src/enqueue.cc)."""
+    seconds = predict.fabric(H100, 8, size, "nvls", "simple", predict.communicator(H100, 8))
+    rate = 370.8e9 * 0.85 * 8 / 9
+    held = size / rounds  # the first passes two stages before the third begins
+    assert seconds == pytest.approx(25e-6 + (size + 2 * held) / rate + waits * 3.4e-6, rel=1e-6)
 
 
 def test_the_library_chooses_where_it_knows_the_gpu():
