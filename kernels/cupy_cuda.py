@@ -52,14 +52,26 @@ def _kernel(name: str, dtype: str, device_id: int):
     return kernel, max(1, a_processor) * processors
 
 
+class _Known:
+    """A stream known by its address, in the protocol of CUDA's Python packages."""
+
+    def __init__(self, address: int):
+        self.address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
+
+
 def _entered(stream: Any):
     """The stream as a context: CuPy's own, one known by its address, or the current one."""
     if stream is None:
         return nullcontext()
     if isinstance(stream, int):
-        import cupy
+        from cupy import cuda
 
-        return cupy.cuda.ExternalStream(stream)
+        # CuPy 13 has only the second, of which CuPy 14 warns.
+        has_first = hasattr(cuda.Stream, "from_external")
+        return cuda.Stream.from_external(_Known(stream)) if has_first else cuda.ExternalStream(stream)
     return stream
 
 
