@@ -174,3 +174,39 @@ def test_overlap_is_refused_for_each_destination(backend):
         backend.copy(memory[:50], other, dst2=memory[10:60])
     with pytest.raises(ValueError, match="there are no sources"):
         backend.reduce_many(other, [], "sum")
+
+
+TOGETHER = r"""
+// Blocks pass a number on by flags: each waits for the one before, so they must run at the same time; and inside a block
+// every thread reads what its neighbour wrote before the barrier.
+__global__ void relay(int* flags, int* cells, int* out, int rounds) {
+  const int block = blockIdx.x, me = threadIdx.x, width = blockDim.x;
+  for (int round = 0; round < rounds; round++) {
+    if (me == 0 && block + round > 0)
+      while (shim::load_acquire(&flags[(block + gridDim.x - 1) % gridDim.x]) < round + (block > 0)) shim::pause();
+    __syncthreads();
+    cells[block * width + me] = round * width + me;
+    __syncthreads();
+    out[(block * rounds + round) * width + me] = cells[block * width + (me + 1) % width];
+    __syncthreads();
+    if (me == 0) shim::store_release(&flags[block], round + 1);
+  }
+}
+extern "C" void run_relay(int* flags, int* cells, int* out, int rounds, unsigned grid, unsigned block) {
+  shim::launch_together(grid, block, [=] { relay(flags, cells, out, rounds); });
+}
+"""
+
+
+def test_the_shim_runs_blocks_together_and_holds_threads_at_a_barrier(tmp_path):
+    (tmp_path / "relay.cu").write_text(TOGETHER)
+    command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-pthread", "-include", str(HERE / "cuda_shim.h")]
+    subprocess.run([*command, "-x", "c++", str(tmp_path / "relay.cu"), "-o", str(tmp_path / "relay.so")], check=True)
+    grid, block, rounds = 3, 4, 20
+    flags, cells = np.zeros(grid, np.int32), np.full(grid * block, -1, np.int32)
+    out = np.full((grid, rounds, block), -1, np.int32)
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (flags, cells, out)]
+    ctypes.CDLL(str(tmp_path / "relay.so")).run_relay(*pointers, rounds, grid, block)
+    want = np.arange(rounds)[:, None] * block + (np.arange(block) + 1) % block
+    assert (out == want).all()
+    assert (flags == rounds).all()
