@@ -322,7 +322,7 @@ TERMS = {
         the median. In the strips each tick is a sample, the tall tick the median and the band its confidence interval;
         a dot at an end stands for samples beyond it.""",
     "stopped by": """confidence: the interval was narrow enough; iterations: a fixed number was asked for; budget: time
-        ran out first, so the interval may be wider than wanted.""",
+        ran out first, so the interval may be wider than wanted; exact: a modelled time, with nothing to repeat.""",
     "modelled": "Computed on a described network, not measured; never compared with a measured time.",
 }
 

@@ -18,11 +18,15 @@ COMMANDS = ("sweep", "simulate", "plot", "report", "doctor", "verify", "validate
 EXIT_WRONG, EXIT_USAGE, EXIT_STALLED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 DESCRIPTION = """\
-busbw measures all-reduce bandwidth and says whether the number is normal.
+busbw measures all-reduce bandwidth, models what it should be, and says whether the number is normal.
 
   busbw sweep                     measure this machine: a table, a result file, a picture, a report
   mpirun -np 4 busbw sweep        the same over MPI ranks
-  busbw plot FILE... / report FILE...   draw or write up result files
+  busbw simulate SYSTEM           what that system should get, from one node to all its GPUs
+  busbw sweep --fabric SYSTEM     run for real, with that system's clock instead of the wall's
+  busbw systems                   the systems it knows, every figure with its source
+  busbw validate                  the model against published measurements
+  busbw plot FILE... / report FILE...   draw or write up result files, over one another
   busbw doctor                    what this machine has, and what to install for the rest
   busbw verify                    prove every algorithm's schedule"""
 
