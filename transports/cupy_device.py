@@ -1,4 +1,7 @@
-"""A GPU through CuPy, as device.py wants it: memory, NVRTC-compiled walk.cu, cooperative launches, graphs, events."""
+"""A GPU through CuPy, as device.py wants it: memory, NVRTC-compiled walk.cu, cooperative launches, graphs, events.
+
+CuPy is used for CUDA's own calls alone. Kernels are compiled by kernels/cupy_compile.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import cuda_source, cupy_cuda
+from ..kernels import cuda_source, cupy_compile, cupy_cuda
 from .device_programs import OPS
 from .session import Unavailable
 
@@ -29,11 +32,14 @@ def walk_options(dtype: str, op: str, *, system_scope: bool = False) -> tuple[st
 
 
 @cache
-def _module(dtype: str, op: str, device_id: int, system_scope: bool):
-    import cupy
+def _function(name: str, dtype: str, op: str, device_id: int, system_scope: bool):
+    """The kernel on the current device, which is `device_id`."""
+    return _module(dtype, op, device_id, system_scope).get_function(name)
 
-    options = walk_options(dtype, op, system_scope=system_scope)
-    return cupy.RawModule(code=walk_source(), options=options, backend="nvrtc")
+
+@cache
+def _module(dtype: str, op: str, device_id: int, system_scope: bool):
+    return cupy_compile.load(walk_source(), walk_options(dtype, op, system_scope=system_scope))
 
 
 def open_devices(ids: Sequence[int] | None = None) -> list[CupyDevice]:
@@ -85,7 +91,33 @@ class CupyDevice:
             attributes = self._device.attributes
             self._cooperative = bool(attributes["CooperativeLaunch"])
             self.processors = int(attributes["MultiProcessorCount"])
-            self._flushing = self._zeros(max(1 << 20, FLUSH_CACHES * self._l2_bytes))
+            self._flushing = None  # made when first needed
+
+    @property
+    def stream(self):
+        """CuPy's stream, in whose order all work is."""
+        return self._stream
+
+    @property
+    def id(self) -> int:
+        return self._id
+
+    def describe(self) -> dict:
+        """What a result's reader must know of the GPU, JSON-ready."""
+        runtime = self._cupy.cuda.runtime
+        with self._device:
+            total = runtime.memGetInfo()[1]
+        return {
+            "name": self.name,
+            "pci_bus_id": self._device.pci_bus_id,
+            "compute_capability": self._device.compute_capability,
+            "processors": self.processors,
+            "memory_bytes": int(total),
+            "l2_bytes": self._l2_bytes,
+            "cuda_driver": runtime.driverGetVersion(),
+            "cuda_runtime": runtime.runtimeGetVersion(),
+            "cupy": self._cupy.__version__,
+        }
 
     def _zeros(self, nbytes: int):
         # Plain device memory, not the pool's: a pool would hold it against other programs after close().
@@ -126,12 +158,17 @@ class CupyDevice:
         with self._device:
             self._cupy.cuda.runtime.memsetAsync(address, 0, nbytes, self._stream.ptr)
 
+    def copy(self, dst: int, src: int, nbytes: int) -> None:
+        with self._device:
+            runtime = self._cupy.cuda.runtime
+            runtime.memcpyAsync(dst, src, nbytes, runtime.memcpyDefault, self._stream.ptr)
+
     def launch(self, kernel: str, dtype: str, arguments: Sequence[int], nbytes: int) -> None:
         with self._device:
             cupy_cuda.launch(kernel, dtype, arguments, nbytes, self._stream)
 
     def _function(self, name: str, dtype: str, op: str):
-        return _module(dtype, op, self._id, self._system_scope).get_function(name)
+        return _function(name, dtype, op, self._id, self._system_scope)
 
     def resident_blocks(self, dtype: str, op: str) -> int:
         if not self._cooperative:
@@ -139,7 +176,7 @@ class CupyDevice:
         with self._device:
             kernel = self._function("walk", dtype, op)
             a_processor = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-                kernel.kernel.ptr, cuda_source.THREADS, 0
+                kernel.ptr, cuda_source.THREADS, 0
             )
         return self.processors * a_processor
 
@@ -148,9 +185,9 @@ class CupyDevice:
         values = np.array(arguments, np.int64)
         pointers = np.array([values[i:].ctypes.data for i in range(len(values))], np.uintp)
         with self._device:
-            kernel = self._function("walk", dtype, op).kernel.ptr
+            kernel = self._function("walk", dtype, op)
             self._cupy.cuda.driver.launchCooperativeKernel(
-                kernel, blocks, 1, 1, cuda_source.THREADS, 1, 1, 0, self._stream.ptr, pointers.ctypes.data
+                kernel.ptr, blocks, 1, 1, cuda_source.THREADS, 1, 1, 0, self._stream.ptr, pointers.ctypes.data
             )
 
     def graph(self, dtype: str, op: str, steps: Sequence[tuple[int, int, int]]) -> Any:
@@ -159,6 +196,8 @@ class CupyDevice:
             return None
         with self._device, self._stream:
             kernel = self._function("run_rows", dtype, op)
+            # Asked so that the kernel is on the device before the capture, in which nothing may be loaded.
+            self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.ptr, cuda_source.THREADS, 0)
             self._stream.begin_capture()
             try:
                 for address, rows, blocks in steps:
@@ -187,9 +226,12 @@ class CupyDevice:
 
     def flush_cache(self) -> None:
         with self._device:
+            if self._flushing is None:
+                self._flushing = self._zeros(max(1 << 20, FLUSH_CACHES * self._l2_bytes))
             self._flushing.memset_async(0, self._flushing.mem.size, self._stream)
 
     def close(self) -> None:
         with self._device:
             self._stream.synchronize()
-        self._kept.clear()
+            self._kept.clear()
+            self._flushing = None

@@ -47,6 +47,12 @@ class Device(Protocol):
 
     def zero(self, address: int, nbytes: int) -> None: ...
 
+    def copy(self, dst: int, src: int, nbytes: int) -> None:
+        """The driver's own copy, to compare kernels with."""
+
+    def describe(self) -> dict:
+        """What a result's reader must know of the GPU, JSON-ready; has name."""
+
     def launch(self, kernel: str, dtype: str, arguments: Sequence[int], nbytes: int) -> None:
         """A kernel of the backend by name (kernels/device.py)."""
 

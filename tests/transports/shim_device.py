@@ -57,6 +57,12 @@ class ShimDevice:
     def zero(self, address, nbytes):
         ctypes.memset(address, 0, nbytes)
 
+    def copy(self, dst, src, nbytes):
+        ctypes.memmove(dst, src, nbytes)
+
+    def describe(self):
+        return {"name": self.name}
+
     def launch(self, kernel, dtype, arguments, nbytes):
         """The CPU backend's kernels, by the device's names."""
         if kernel.startswith("fill_"):

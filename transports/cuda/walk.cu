@@ -81,13 +81,23 @@ __device__ __forceinline__ int64 nanoseconds() {
 #endif
 }
 
+template <typename A, typename B>
+struct is_same {
+  static const bool value = false;
+};
+template <typename A>
+struct is_same<A, A> {
+  static const bool value = true;
+};
+
+// row.fn is not 0.
 __device__ __forceinline__ void execute(const Row& row, busbw::Share share) {
   if (row.fn == COPY)
     busbw::copy(share, (void*)row.dst, (void*)row.dst2, (const void*)row.a, row.count);
-  else if (row.fn == REDUCE)
+  else if (row.fn == REDUCE && !is_same<busbw::BUSBW_OP, busbw::BUSBW_FINAL_OP>::value)  // else the code is there twice
     busbw::reduce<T, busbw::BUSBW_OP>(share, (S*)row.dst, (S*)row.dst2, (const S*)row.a, (const S*)row.b, row.count,
                                       row.param);
-  else if (row.fn == REDUCE_FINAL)
+  else
     busbw::reduce<T, busbw::BUSBW_FINAL_OP>(share, (S*)row.dst, (S*)row.dst2, (const S*)row.a, (const S*)row.b,
                                             row.count, row.param);
 }
@@ -125,7 +135,8 @@ extern "C" __global__ void __launch_bounds__(BUSBW_THREADS)
     const int64 stamp = e << EPOCH_SHIFT;
     const Row* program = code + (e & 1) * rows_in_all + first[rank];
     for (int64 i = 0; i < rows[rank]; i++) {
-      const Row row = program[i];
+      const Row& row = program[i];  // read where it is used: a copy of all columns would not leave registers for vectors
+      const int64 fn = row.fn;
       if (row.wait) {
         if (threadIdx.x == 0 && !wait_for((const int64*)row.wait, stamp + row.wait_k, abort, nanoseconds() + limit_ns))
           stop = 1;
@@ -133,7 +144,7 @@ extern "C" __global__ void __launch_bounds__(BUSBW_THREADS)
         if (stop) return;
       }
       bool posts = block == 0 && threadIdx.x == 0;
-      if (row.fn) {
+      if (fn) {
         execute(row, share);
         __syncthreads();
         meetings++;
@@ -147,7 +158,7 @@ extern "C" __global__ void __launch_bounds__(BUSBW_THREADS)
         if (row.post) store_release((int64*)row.post, stamp + row.post_k);
         if (row.post2) store_release((int64*)row.post2, stamp + row.post2_k);
       }
-      if (row.fn && blocks_a_rank > 1) {
+      if (fn && blocks_a_rank > 1) {
         if (threadIdx.x == 0 &&
             !wait_for(arrived + rank, meetings * blocks_a_rank, abort, nanoseconds() + limit_ns))
           stop = 1;
@@ -161,6 +172,6 @@ extern "C" __global__ void __launch_bounds__(BUSBW_THREADS)
 // rows: of one step, all ranks; grid: (blocks a row, rows).
 extern "C" __global__ void __launch_bounds__(BUSBW_THREADS) run_rows(const Row* rows) {
   const busbw::Share share = {(int64)blockIdx.x * blockDim.x + threadIdx.x, (int64)gridDim.x * blockDim.x};
-  const Row row = rows[blockIdx.y];
+  const Row& row = rows[blockIdx.y];
   execute(row, share);
 }

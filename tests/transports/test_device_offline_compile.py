@@ -1,0 +1,106 @@
+"""walk.cu for real GPUs, compiled with no GPU: the flags' instructions and scope, vector accesses, no local memory.
+
+A sample for sm_90 by default; all dtypes, ops, scopes and architectures with BUSBW_GPU_COMPILE=all, as .ci/gpu runs it.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from busbw.kernels import cupy_compile, offline
+from busbw.kernels.dtypes import DEVICE_DTYPES, OPS
+from busbw.transports.cupy_device import walk_options, walk_source
+
+REASON = offline.unavailable()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+ALL = os.environ.get("BUSBW_GPU_COMPILE") == "all"
+ARCHITECTURES = offline.ARCHITECTURES
+JOBS = (
+    [(d, o, s, a) for d in DEVICE_DTYPES for o in OPS for s in (False, True) for a in ARCHITECTURES]
+    if ALL
+    else [
+        ("float32", "sum", False, "sm_80"), ("float32", "sum", True, "sm_90"), ("float32", "sum", False, "sm_100"),
+        ("bfloat16", "avg", False, "sm_90"), ("uint64", "max", True, "sm_80"), ("float8_e5m2", "min", False, "sm_100"),
+    ]
+)  # fmt: skip
+STACK_MAX = 128  # bytes a thread that the assembler may still put into memory, of the 512 bytes of registers it has
+
+
+@pytest.mark.parametrize("dtype, op, system_scope, architecture", JOBS)
+def test_walk_compiles_to_flags_of_the_right_scope_and_vector_accesses(dtype, op, system_scope, architecture):
+    compiled = offline.compile_cuda_cpp(walk_source(), walk_options(dtype, op, system_scope=system_scope), architecture)
+    assert compiled.cubin[:4] == b"\x7fELF"
+    kernels = compiled.kernels()
+    assert sorted(kernels) == ["run_rows", "walk"]
+    scope = "sys" if system_scope else "gpu"
+    flags = re.findall(r"\b(?:ld\.acquire|st\.release|atom\.\w+\.acq_rel|ld\.relaxed|st\.relaxed)[\w.]*", compiled.ptx)
+    assert set(flags) == {
+        f"ld.acquire.{scope}.global.s64",
+        f"st.release.{scope}.global.s64",
+        f"atom.add.acq_rel.{scope}.global.u64",
+    }
+    assert not re.search(r"ld\.acquire|st\.release|atom\.", kernels["run_rows"])  # launches stand for the flags
+    for name, ptx in kernels.items():
+        assert ".local" not in ptx, f"{name} uses local memory"
+        assert "ld.global.nc" not in re.sub(r"ld\.global\.nc\.[us]64", "", ptx), f"{name} reads data past the flags"
+        # Four vectors of each source are in flight before a store.
+        order = "".join("L" if m.group(1) == "ld" else "S" for m in re.finditer(r"(ld|st)\.global\.v4\.[bu]32", ptx))
+        assert "L" * 8 + "S" * 4 in order
+    assert compiled.spilled["run_rows"] <= 16 and compiled.spilled["walk"] <= STACK_MAX
+    assert ".maxntid 512" in kernels["walk"]  # the block that resident_blocks asks about
+
+
+def test_a_program_is_compiled_with_our_options_alone():
+    # RawModule of CuPy adds -ftz=true, under which tiny float32 sums become 0.
+    pytest.importorskip("cupy")
+    ptx = cupy_compile.compiled(walk_source(), walk_options("float32", "sum"), "compute_90").decode()
+    assert "add.f32" in ptx or "add.rn.f32" in ptx
+    assert ".ftz" not in ptx
+    cubin = cupy_compile.compiled(walk_source(), walk_options("float32", "sum"), "sm_90")
+    assert cubin[:4] == b"\x7fELF"
+    with pytest.raises(cupy_compile.CompileError, match="NO_SUCH_THING"):
+        cupy_compile.compiled("int x = NO_SUCH_THING;", (), "sm_90")
+
+
+def test_a_device_newer_than_the_compiler_gets_ptx_and_an_older_one_a_reason():
+    assert cupy_compile.target("90", (75, 80, 90)) == "sm_90"
+    assert cupy_compile.target("130", (75, 80, 90)) == "compute_90"
+    with pytest.raises(cupy_compile.CompileError, match="sm_70"):
+        cupy_compile.target("70", (75, 80, 90))
+
+
+NAMES = r"""
+import cupy, re
+from cupy.cuda import Device, Event, Graph, Memory, MemoryPointer, PinnedMemory, Stream, driver, nccl, runtime
+from cupy.cuda.function import Function, Module
+from cupy_backends.cuda.libs import nvrtc
+takes = {
+    driver.launchCooperativeKernel: 10, driver.occupancyMaxActiveBlocksPerMultiprocessor: 3, runtime.memcpyAsync: 5,
+    runtime.memsetAsync: 4, runtime.deviceCanAccessPeer: 2, runtime.deviceEnablePeerAccess: 1, runtime.memGetInfo: 0,
+    runtime.getDeviceProperties: 1, runtime.getDeviceCount: 0, runtime.driverGetVersion: 0, nvrtc.createProgram: 4,
+    nvrtc.compileProgram: 2, nvrtc.getPTX: 1, nvrtc.getCUBIN: 1, nvrtc.getProgramLog: 1, nvrtc.destroyProgram: 1,
+    nvrtc.getSupportedArchs: 0, cupy.cuda.get_elapsed_time: 2,
+}
+for function, count in takes.items():
+    inside = re.search(r"\((.*?)\)", function.__doc__).group(1)
+    assert len([x for x in inside.split(",") if x.strip()]) == count, function.__doc__
+for owner, names in (
+    (Event, "record synchronize done"), (Graph, "launch upload"), (MemoryPointer, "memset_async ptr mem"),
+    (Stream, "begin_capture end_capture synchronize wait_event"), (Module, "load get_function"),
+    (Function, "ptr"), (Device, "use attributes compute_capability pci_bus_id"), (Memory, "size"),
+    (runtime, "CUDARuntimeError memcpyDefault memcpyHostToDevice memcpyDeviceToHost"),
+    (nvrtc, "NVRTCError"), (PinnedMemory(0), "ptr"), (Stream, "__enter__ __exit__"),
+):
+    for name in names.split():
+        assert hasattr(owner, name), (owner, name)
+assert "non_blocking" in Stream.__init__.__doc__ and "disable_timing" in Event.__init__.__doc__
+print("fine")
+"""
+
+
+def test_cupy_has_the_calls_that_the_device_uses():
+    pytest.importorskip("cupy")
+    done = subprocess.run([sys.executable, "-c", NAMES], capture_output=True, text=True)
+    assert done.stdout == "fine\n", done.stderr
