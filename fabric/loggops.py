@@ -61,7 +61,7 @@ class Goal(NamedTuple):
     nic: np.ndarray  # int32
     first_edge: np.ndarray  # int64 [operations + 1]
     start_edge: np.ndarray  # int64 [operations]
-    edges: np.ndarray  # int32 or int64
+    edges: np.ndarray  # int32
     needs: np.ndarray  # int32
 
     @property
@@ -79,8 +79,8 @@ def goal(starts, kind, size, peer, tag, cpu, nic, before, after, at_start) -> Go
     kind, size = np.ascontiguousarray(kind, np.uint8), np.ascontiguousarray(size, np.int64)
     peer, tag = np.ascontiguousarray(peer, np.int32), np.ascontiguousarray(tag, np.int64)
     cpu, nic = np.ascontiguousarray(cpu, np.int32), np.ascontiguousarray(nic, np.int32)
-    before, after = np.asarray(before, np.int64), np.asarray(after, np.int64)
-    at_start = np.asarray(at_start, bool)
+    before, after = np.ascontiguousarray(before, np.int64), np.ascontiguousarray(after, np.int64)
+    at_start = np.ascontiguousarray(at_start, bool)
     n = len(kind)
     owner = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     _require((kind >= GOAL_SEND) & (kind <= GOAL_CALC), owner, "is neither send, recv nor calc")
@@ -90,16 +90,41 @@ def goal(starts, kind, size, peer, tag, cpu, nic, before, after, at_start) -> Go
     _require(
         exists | (kind == GOAL_CALC) | ((kind == GOAL_RECV) & (peer == ANY)), owner, "names a rank that does not exist"
     )
+    if n >= 1 << 31:
+        raise UserError(f"{n} operations; accepted: fewer than 2^31")
     if len(before) and (min(before.min(), after.min()) < 0 or max(before.max(), after.max()) >= n):
         raise UserError("a dependency names an operation that does not exist")
     if len(before) and np.any(owner[before] != owner[after]):
         raise UserError("a dependency joins operations of two ranks; accepted: of one rank")
-    order = np.lexsort((~at_start, before))
-    counts = np.bincount(before, minlength=n)
-    first_edge = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    start_edge = first_edge[:-1] + np.bincount(before[at_start], minlength=n)
-    needs = np.bincount(after, minlength=n).astype(np.int32)
-    return Goal(starts, kind, size, peer, tag, cpu, nic, first_edge, start_edge, after[order], needs)
+    first_edge, start_edge, edges, needs = _by_operation(n, before, after, at_start)
+    return Goal(starts, kind, size, peer, tag, cpu, nic, first_edge, start_edge, edges, needs)
+
+
+@njit(cache=True, nogil=True)
+def _by_operation(n, before, after, at_start):
+    """Edges sorted by the operation waited for, those on its start first, else in the given order."""
+    first_edge = np.zeros(n + 1, np.int64)
+    start_edge = np.zeros(n, np.int64)
+    needs = np.zeros(n, np.int32)
+    for e in range(len(before)):
+        first_edge[before[e] + 1] += 1
+        needs[after[e]] += 1
+        if at_start[e]:
+            start_edge[before[e]] += 1
+    for i in range(n):
+        first_edge[i + 1] += first_edge[i]
+        start_edge[i] += first_edge[i]
+    edges = np.empty(len(before), np.int32)
+    next_start, next_end = first_edge[:-1].copy(), start_edge.copy()
+    for e in range(len(before)):
+        b = before[e]
+        if at_start[e]:
+            edges[next_start[b]] = after[e]
+            next_start[b] += 1
+        else:
+            edges[next_end[b]] = after[e]
+            next_end[b] += 1
+    return first_edge, start_edge, edges, needs
 
 
 def _require(good, owner, what):
@@ -172,7 +197,11 @@ def simulate(schedule: Goal | RingGoal, parameters: LogGOPS) -> Finish:
     return Finish(finish, messages, events)
 
 
-_EMPTY = goal([0], [], [], [], [], [], [], [], [], [])._replace(edges=np.zeros(0, np.int64))
+_EMPTY = Goal(
+    starts=np.zeros(1, np.int64), kind=np.zeros(0, np.uint8), size=np.zeros(0, np.int64), peer=np.zeros(0, np.int32),
+    tag=np.zeros(0, np.int64), cpu=np.zeros(0, np.int32), nic=np.zeros(0, np.int32), first_edge=np.zeros(1, np.int64),
+    start_edge=np.zeros(0, np.int64), edges=np.zeros(0, np.int32), needs=np.zeros(0, np.int32),
+)  # fmt: skip
 
 # An event, a run of events, and what the queue remembers.
 EVENT, AGE, NEXT = range(3)

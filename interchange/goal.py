@@ -83,7 +83,7 @@ def _lower(first, op, peer, channel, after, nbytes, duration, tag, channels):
     ranks = len(first) - 1
     steps = len(op)
     ops = np.zeros((2 * steps, 4), np.int64)
-    edges = np.zeros((7 * steps, 3), np.int64)
+    edges = np.zeros((4 * steps, 3), np.int64)  # at most four a step; pages that are not written cost nothing
     n, e = 0, 0
     starts = np.zeros(ranks + 1, np.int64)
     end_of = np.full(steps, -1, np.int64)  # the operation whose end is the step's
