@@ -1,0 +1,39 @@
+"""Run by test_numba_device.py with NUMBA_ENABLE_CUDASIM=1: prints what was wrong, and how much was tried."""
+
+import json
+import sys
+import warnings
+
+import numpy as np
+from busbw.bench.measure import Effort, measure
+from busbw.bench.pattern import pattern
+from busbw.collectives import ALGORITHMS
+from busbw.collectives.schedule import OUTPUT
+from busbw.transports.device import DeviceSession
+from busbw.transports.numba_device import open_devices
+from busbw.transports.session import Job
+
+warnings.simplefilter("ignore", RuntimeWarning)  # NumPy warns where scalars wrap around; Numba's numbers do not
+bad, tried = [], 0
+rng = np.random.default_rng(7)
+for ranks in (1, 2, 3):
+    session = DeviceSession(open_devices(), ranks, 4096, 1 << 15)
+    for algorithm in ALGORITHMS:
+        for dtype, op in (("float32", "sum"), ("bfloat16", "avg"), ("int8", "avg"), ("uint64", "max")):
+            job = Job(algorithm, int(rng.integers(1, 70)), dtype, op, bool(rng.integers(2)), slices=2)
+            data = pattern(dtype, op, ranks, seed=3)
+            session.prepare(job)
+            session.fill(data.table)
+            session.run()
+            tried += 1
+            if session.check(data.low, data.high) or session.chosen != "steps":
+                bad.append(f"{ranks} {job}")
+            session.write(0, OUTPUT, np.full(8, 0x55, np.uint8))
+            if not session.check(data.low, data.high):
+                bad.append(f"{ranks} {job}: a damaged element was not seen")
+    session.close()
+session = DeviceSession(open_devices(), 2, 4096, 4096)
+found = measure(session, Job("ring", 50, "float32", "sum"), Effort(iterations=2, warmup=1))
+if found.timing.wrong or min(found.timing.samples) <= 0:
+    bad.append(f"measure: {found.timing}")
+json.dump({"bad": bad, "tried": tried}, sys.stdout)
