@@ -7,12 +7,15 @@ time. A modelled time has one sample and no confidence interval, since it is the
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 
 from .. import __version__
@@ -53,18 +56,16 @@ def sweep(
         "busbw": __version__,
         "git_revision": git_revision(),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["busbw", *os.sys.argv[1:]]),
+        "command": " ".join(["busbw", *sys.argv[1:]]),
     }
     run = uuid.uuid4().hex[:12]
     said = {k: v for k, v in asdict(options).items() if v not in (None, ()) and k not in ("ranks", "sizes", "threads")}
     said = {**said, "system": system.name, "overrides": list(overrides)}
-    for index, m in enumerate(_results(system, options, todo, progress, pool)):
+    for m in _results(system, options, todo, progress, pool):
         r = _record(system, options, m, dtype, said, environment, run)
         if out:
             result_file.append(out, r.to_json())
         yield r
-        if index + 1 < len(todo):
-            progress(index + 1, len(todo), _words(todo[index + 1]))
 
 
 def _words(point: Point) -> str:
@@ -72,15 +73,51 @@ def _words(point: Point) -> str:
 
 
 def _results(system, options, todo: list[Point], progress, pool) -> Iterator[Modelled]:
-    if pool is None:
+    if pool is not None:
+        yield from pool.ordered(system, options, todo)
+    elif len(todo) < 2 or options.threads < 2:
         for index, point in enumerate(todo):
-            progress(index, len(todo), _words(point))
-            shown = _words(point)
+            text = _words(point)
+            progress(index, len(todo), text)
             yield simulate.evaluate(
-                system, options, point, lambda part, i=index, s=shown: progress(i + part, len(todo), s)
+                system, options, point, lambda part, i=index, t=text: progress(i + part, len(todo), t)
             )
     else:
-        yield from pool.ordered(system, options, todo)
+        yield from _in_threads(system, options, todo, progress)
+
+
+class _Stopped(Exception):
+    """Raised in a point under way when the sweep has been given up."""
+
+
+def _in_threads(system, options, todo: list[Point], progress) -> Iterator[Modelled]:
+    """The points in order, several at a time, each on one core: what is compiled runs without the interpreter's lock."""
+    stop = threading.Event()
+    parts = [0.0] * len(todo)
+    alone = replace(options, threads=1)
+
+    def evaluate(index: int) -> Modelled:
+        def part(done: float) -> None:
+            if stop.is_set():
+                raise _Stopped
+            parts[index] = done
+
+        part(0.0)
+        done = simulate.evaluate(system, alone, todo[index], part)
+        parts[index] = 1.0
+        return done
+
+    with ThreadPoolExecutor(options.threads) as threads:
+        try:
+            futures = [threads.submit(evaluate, i) for i in range(len(todo))]
+            for point, future in zip(todo, futures):
+                while not future.done():
+                    wait([future], timeout=0.2)
+                    progress(sum(parts), len(todo), _words(point))
+                yield future.result()
+        finally:
+            stop.set()
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _record(system: System, options: Options, m: Modelled, dtype: str, said, environment, run) -> Record:

@@ -26,23 +26,26 @@ import numpy as np
 from ..collectives import ALGORITHMS, build
 from ..collectives.schedule import Schedule
 from ..errors import UserError
-from . import predict
+from . import closed, predict
 from .build import build as build_network
 from .card import System
 from .generated import Generated
-from .network import PS, Network, work_ps
+from .network import PS, Network
 from .rails import sharing
+from .recurrence import ring_ps, tree_ps
 from .replay import Replay, replay
-from .ring_recurrence import many_rings, one_ring_steps
-from .tree_recurrence import double_tree
 
 MODELS = ("auto", "closed", "loggp", "recurrence", "replay", "library", "nccl")
 EXACT = ("closed", "recurrence", "replay")
 REGULAR = ("ring", "tree")  # those with a recurrence
 IN_NETWORK = ("nvls", "nvls-tree", "sharp")  # no schedule of messages: switches add
 AUTO = ("ring", "tree")  # what the algorithm `auto` chooses from
+MOST_HOPS = 1024  # of a pattern of hops that a closed form is asked for
 REPLAY_MESSAGES = 500_000  # `auto` replays algorithms without a recurrence up to here: tables take time and memory
 SLICES = (1, 2, 4, 8, 16, 32, 64)
+# More slices are not taken where a point would have more messages than this: a second or two. (One ring of one slice has no such
+# limit: its recurrence does not go message by message.)
+SLICED_MESSAGES = {"ring": 150_000_000, "tree": 40_000_000}
 REPLAYED_A_SECOND = 5e6  # messages, one core
 ROW_BYTES = 56  # one step of a table
 
@@ -224,6 +227,8 @@ def default_slices(net: Network, algorithm: str, nbytes: int, channels: int = 1)
     classes = _ring_classes(net) if algorithm == "ring" else np.arange(_classes_used(net))
     best, least = 1, math.inf
     for k in SLICES:
+        if k > 1 and 2 * (p - 1) * k * channels * (p if algorithm == "ring" else 2) > SLICED_MESSAGES[algorithm]:
+            break
         seconds = _pipeline(net, algorithm, np.unique(classes, return_counts=True), nbytes / channels, channels, k)
         if seconds < 0.99 * least:
             best, least = k, seconds
@@ -252,6 +257,42 @@ def _ring_classes(net: Network) -> np.ndarray:
     for level in range(len(net.groups) - 1, -1, -1):
         k[net.groups[level] == np.roll(net.groups[level], -1)] = level
     return k
+
+
+def mean_hop(net: Network, algorithm: str) -> closed.Hop:
+    """The mean of an algorithm's hops, for the formulas that know of one: along the ring, over the doublings of the distance, and
+    for direct exchange the farthest. Slow ranks count as if all were."""
+    if algorithm == "ring":
+        k = _ring_classes(net)
+    elif algorithm in ("one-shot", "two-shot"):
+        k = np.array([_class(net, 0, net.ranks - 1)])
+    else:
+        k = np.array([_class(net, 0, min(1 << j, net.ranks - 1)) for j in range(max(1, closed.ceil_log2(net.ranks)))])
+    return closed.Hop(
+        latency=round(net.latency[k].mean()),
+        byte_ps=float(net.byte_ps[k].mean()),
+        send_overhead=round(net.send_overhead[k].mean()),
+        recv_overhead=round(net.recv_overhead[k].mean()),
+        gap=round(net.gap[k].mean()),
+        slow=float(net.slow[np.unique(net.port[k])].max()),
+        reduce_ps=float(net.reduce_ps.max()),
+    )
+
+
+def _class(net: Network, a: int, b: int) -> int:
+    return next((k for k in range(len(net.groups)) if net.groups[k, a] == net.groups[k, b]), len(net.groups))
+
+
+def _repeating_hops(net: Network) -> list[closed.Hop] | None:
+    """The hops of ranks 0 ... g-1 to the next, where these repeat around the ring; None where none up to MOST_HOPS do."""
+    p = net.ranks
+    if p < 2 or net.slow.min() != net.slow.max() or net.reduce_ps.min() != net.reduce_ps.max():
+        return None
+    k = _ring_classes(net)
+    for g in range(1, min(p, MOST_HOPS) + 1):
+        if p % g == 0 and np.array_equal(k.reshape(-1, g), np.broadcast_to(k[:g], (p // g, g))):
+            return [closed.hop(net, r, (r + 1) % p) for r in range(g)]
+    return None
 
 
 def _classes_used(net: Network) -> int:
@@ -295,7 +336,7 @@ def _schedule(system, options: Options, point: Point, algorithm: str, count: int
     channels = options.channels if ALGORITHMS[algorithm].takes_channels else 1
     level = _level(options, algorithm, point.ranks, count)
     if level == "loggp":
-        ps = _loggp(net, algorithm, nbytes)
+        ps = closed.loggp_ps(algorithm, net.ranks, count, options.itemsize, mean_hop(net, algorithm), slices=slices)
     else:
         ps, level = _exact(net, algorithm, count, options, channels, slices, level, progress)
     sent = messages(algorithm, point.ranks, count, channels, slices)
@@ -303,23 +344,28 @@ def _schedule(system, options: Options, point: Point, algorithm: str, count: int
 
 
 def _exact(net, algorithm, count, options: Options, channels, slices, level, progress) -> tuple[int, str]:
-    """(ps, level) of a schedule under the rules of network.py."""
+    """(ps, level) of a schedule under the rules of network.py; with the model `closed` Hockney's, where no formula is exact."""
+    if level == "closed" or (options.model == "auto" and algorithm == "ring"):
+        if algorithm == "ring" and channels == slices == 1 and not net.noisy:
+            hops = _repeating_hops(net)
+            ps = closed.ring_ps(net.ranks, count, options.itemsize, hops) if hops else None
+            if ps is not None:
+                return ps, "closed"
+        if level == "closed":
+            h = mean_hop(net, algorithm)
+            alpha, beta, gamma = h.through(0) / PS, h.byte_ps * h.slow / PS, h.reduce_ps / PS
+            nbytes = count * options.itemsize
+            seconds = closed.hockney(algorithm, net.ranks, nbytes, alpha, beta, gamma, slices=slices)
+            return round(seconds * PS), "hockney"
     if level == "replay":
         if algorithm in REGULAR:
             schedule = Generated(algorithm, net.ranks, count, channels=channels, slices=slices)
         else:
             schedule = build(algorithm, net.ranks, count, channels=channels, slices=slices)
         return replay(schedule, net, options.itemsize).picoseconds, level
-    how = {"threads": options.threads, "progress": progress}
-    if net.ranks == 1:
-        finish = work_ps(net.copy_ps[0], count * options.itemsize)
-    elif algorithm == "tree":
-        finish = double_tree(net, count, options.itemsize, channels, slices, **how)
-    elif channels == slices == 1 and net.ranks > 2:
-        finish = one_ring_steps(net, count, options.itemsize, **how)
-    else:
-        finish = many_rings(net, count, options.itemsize, channels, slices, **how)
-    return int(np.max(finish)), level
+    time = ring_ps if algorithm == "ring" else tree_ps
+    how = {"channels": channels, "slices": slices, "threads": options.threads, "progress": progress}
+    return time(net, count, options.itemsize, **how), level
 
 
 def _level(options: Options, algorithm: str, ranks: int, count: int) -> str:

@@ -270,7 +270,9 @@ def _draw(path: Path, trace, ranks: int, title: str, note: str, system) -> None:
         from ..fabric.timeline import chrome_trace
 
         try:
-            path.write_text(chrome_trace(trace, name=title), encoding="utf-8")
+            path.write_text(
+                chrome_trace(trace, name=title, port_names=(system.node.link.name, "NIC")), encoding="utf-8"
+            )
         except OSError as e:
             raise UserError(f"--timeline {path}: cannot be written: {e.strerror}") from None
         return
@@ -348,8 +350,8 @@ def _step_table(step) -> list[str]:
         *lines,
         "#",
         f"Not overlapped: a step spends {time_words(step.seconds)} on {size_words(step.size_bytes)} of gradients a GPU.",
-        f"Overlapped: with a backward pass of {time_words(step.seconds - step.last_seconds)} or more, {time_words(step.last_seconds)} "
-        "(the last bucket) stay visible.",
+        f"Overlapped: with a backward pass of {time_words(step.seconds - step.last_seconds)} or more, "
+        f"{time_words(step.last_seconds)} (the last bucket) stay visible.",
     ]
 
 

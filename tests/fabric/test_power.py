@@ -58,5 +58,5 @@ def test_bad_budgets_are_refused(text):
 
 
 def test_too_little_power_names_what_would_do():
-    with pytest.raises(UserError, match="accepted: 11.2 kW or more"):
+    with pytest.raises(UserError, match=r"accepted: 11\.2 kW or more"):
         power.site(H100, 5000)

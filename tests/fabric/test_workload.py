@@ -83,7 +83,7 @@ def text_of(name="grok-1"):
 def test_bad_files_are_refused_by_name(tmp_path, change, message):
     path = tmp_path / "mine.yaml"
     path.write_text(change(text_of()))
-    with pytest.raises(UserError, match="mine.yaml") as e:
+    with pytest.raises(UserError, match=r"mine\.yaml") as e:
         workload.load(path)
     assert message in str(e.value)
 
