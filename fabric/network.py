@@ -81,14 +81,15 @@ def network(
     port None: port 0 for class 0 and port 1 for the others (NVLink and the NIC), or port 0 where there is one class.
     Raises ValueError for shapes that do not fit, negative or non-finite figures.
     """
-    groups = np.ascontiguousarray(groups, np.int32)
+    # All arrays are copies: what is read-only or not contiguous is another type to Numba, which would compile anew for it.
+    groups = np.array(groups, np.int32, order="C")
     if groups.ndim != 2:
         raise ValueError(f"groups has {groups.ndim} dimensions; accepted: [levels, ranks]")
     levels, ranks = groups.shape
     classes = levels + 1
 
     def spread(name, value, length, dtype):
-        out = np.ascontiguousarray(np.broadcast_to(np.asarray(value, dtype), (length,)))
+        out = np.array(np.broadcast_to(np.asarray(value, dtype), (length,)))
         if not np.all(np.isfinite(out)) or np.any(out < 0):
             raise ValueError(f"{name} must be finite and >= 0")
         return out
@@ -97,10 +98,10 @@ def network(
         port = np.minimum(np.arange(classes), 1)
     port = spread("port", port, classes, np.int64)
     ports = int(port.max()) + 1
-    slow = np.ones((ports, ranks)) if slow is None else np.ascontiguousarray(slow, np.float64)
+    slow = np.ones((ports, ranks)) if slow is None else np.array(slow, np.float64, order="C")
     if slow.shape != (ports, ranks) or not np.all(slow >= 1) or not np.all(np.isfinite(slow)):
         raise ValueError(f"slow must be finite, >= 1 and of shape {(ports, ranks)}")
-    noise = np.zeros(NOISE_ENTRIES, np.int64) if noise is None else np.ascontiguousarray(noise, np.int64)
+    noise = np.zeros(NOISE_ENTRIES, np.int64) if noise is None else np.array(noise, np.int64, order="C")
     if noise.shape != (NOISE_ENTRIES,) or np.any(noise < 0) or np.any(np.diff(noise) < 0):
         raise ValueError(f"noise must be {NOISE_ENTRIES} ascending delays >= 0")
     return Network(
