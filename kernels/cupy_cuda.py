@@ -1,7 +1,7 @@
 """The CuPy backend: the CUDA C++ of `kernels/cuda`, compiled by NVRTC when first used, on any device arrays.
 
 Arrays are CuPy's, or anything with ``__cuda_array_interface__``. Arithmetic is the CPU backend's; float8 is added: widened
-to float32, and rounded to nearest even with saturation. Compiled code is kept by CuPy in its cache folder.
+to float32, and rounded to nearest even with saturation. A dtype's kernels are compiled when first used in a process.
 
 `launch` takes kernels by name and addresses (see `device`), for transports that have no arrays.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cuda_source, device
+from . import cuda_source, cupy_compile, device
 from .missing import reason_for_driver, reason_for_package
 
 
@@ -35,9 +35,7 @@ def available() -> str | None:
 
 @cache
 def _module(dtype: str, device_id: int):
-    import cupy
-
-    return cupy.RawModule(code=cuda_source.source(), options=cuda_source.options(dtype), backend="nvrtc")
+    return cupy_compile.load(cuda_source.source(), cuda_source.options(dtype))
 
 
 @cache
@@ -47,7 +45,7 @@ def _kernel(name: str, dtype: str, device_id: int):
     from cupy.cuda import driver
 
     kernel = _module(dtype, device_id).get_function(name)
-    a_processor = driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, cuda_source.THREADS, 0)
+    a_processor = driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.ptr, cuda_source.THREADS, 0)
     processors = cupy.cuda.Device(device_id).attributes["MultiProcessorCount"]
     return kernel, max(1, a_processor) * processors
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from busbw.kernels import backend, cuda_source, cupy_cuda, device, numba_cuda, offline, selftest
+from busbw.kernels import backend, cuda_source, cupy_compile, cupy_cuda, device, numba_cuda, offline, selftest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,7 +135,7 @@ def test_no_more_blocks_than_run_at_a_time_and_no_thread_without_a_vector(nbytes
 class FakeKernel:
     def __init__(self, cupy, name, library):
         self.cupy, self.name, self.library = cupy, name, library
-        self.kernel = types.SimpleNamespace(ptr=id(self))
+        self.ptr = id(self)
 
     def __call__(self, grid, block, args):
         assert all(type(x) is np.uint64 for x in args), "an int is passed by CuPy as it likes"
@@ -177,8 +177,8 @@ def fake_cupy(tmp_path_factory):
     cupy, cuda = types.ModuleType("cupy"), types.ModuleType("cupy.cuda")
     cupy.launched, cupy.stream, cupy.cuda = [], None, cuda
 
-    def raw_module(code, options, backend):
-        assert code == cuda_source.source() and backend == "nvrtc"
+    def load(source, options):
+        assert source == cuda_source.source()
         out = folder / f"{len(list(folder.iterdir()))}.so"
         command = [
             "g++",
@@ -194,7 +194,6 @@ def fake_cupy(tmp_path_factory):
         library = ctypes.CDLL(str(out))
         return types.SimpleNamespace(get_function=lambda name: FakeKernel(cupy, name, library))
 
-    cupy.RawModule = raw_module
     cupy.asarray = lambda values: HostArray(values, cupy)
     from_external = staticmethod(lambda stream: FakeStream(cupy, stream.__cuda_stream__()[1]))
     cuda.Stream = type("Stream", (), {"from_external": from_external})
@@ -204,6 +203,7 @@ def fake_cupy(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setitem(sys.modules, "cupy", cupy)
     patch.setitem(sys.modules, "cupy.cuda", cuda)
+    patch.setattr(cupy_compile, "load", load)
     yield cupy
     patch.undo()
     cupy_cuda._kernel.cache_clear()
@@ -246,11 +246,10 @@ def test_an_empty_array_launches_nothing(fake_cupy):
 @pytest.mark.skipif(offline.unavailable() is not None, reason=str(offline.unavailable()))
 def test_cupy_has_the_names_that_the_backend_uses():
     program = (
-        "import cupy; from cupy.cuda import driver, runtime, Stream, Device\n"
-        "names = [driver.occupancyMaxActiveBlocksPerMultiprocessor, runtime.getDevice, runtime.getDeviceCount, cupy.RawModule,"
-        " cupy.RawKernel.kernel, Device.attributes, cupy.asarray, cupy.ndarray.get, Stream]\n"
-        "module = cupy.RawModule(code='extern \"C\" __global__ void f() {}', options=('-DX',), backend='nvrtc')\n"
-        "print(hasattr(Stream, 'from_external') or hasattr(cupy.cuda, 'ExternalStream'), hasattr(module, 'get_function'))"
+        "import inspect, cupy; from cupy.cuda import driver, runtime, Stream, Device; from cupy.cuda.function import Function\n"
+        "names = [driver.occupancyMaxActiveBlocksPerMultiprocessor, runtime.getDevice, runtime.getDeviceCount, Function.ptr,"
+        " Device.attributes, cupy.asarray, cupy.ndarray.get]\n"
+        "print(hasattr(Stream, 'from_external') or hasattr(cupy.cuda, 'ExternalStream'), callable(Function.__call__))"
     )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     if "No module named 'cupy'" in out.stderr:

@@ -33,8 +33,9 @@ def cuda_cpp(dtype, architecture):
 
 
 def assert_vectorised(name, ptx):
-    """A kernel reads and writes 16 bytes at a time, and keeps nothing in local memory."""
+    """A kernel reads and writes 16 bytes at a time, keeps nothing in local memory, and takes no tiny number for 0."""
     assert ".local" not in ptx, f"{name} uses local memory"
+    assert ".ftz" not in ptx and ".approx" not in ptx, f"{name} is not NumPy's arithmetic"
     if not name.startswith("fill"):
         assert VECTOR_LOAD.search(ptx), f"{name} has no 128-bit load"
     if not name.startswith("check"):
@@ -73,6 +74,19 @@ def test_16_bit_floats_are_rounded_by_the_hardware(dtype, instruction):
 def test_float8_is_converted_by_the_hardware_from_sm_89(kind):
     assert f"cvt.rn.satfinite.{kind}x2.f32" in cuda_cpp(f"float8_{kind}", "sm_90").ptx
     assert f"cvt.rn.satfinite.{kind}x2.f32" not in cuda_cpp(f"float8_{kind}", "sm_80").ptx
+
+
+def test_the_cupy_backend_compiles_what_was_looked_at():
+    cupy_compile = pytest.importorskip("busbw.kernels.cupy_compile")
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    # CuPy's own wrapper adds options (-ftz=true); ours must not.
+    arguments = cuda_source.source(), cuda_source.options("float32")
+    try:
+        ptx = cupy_compile.compiled(*arguments, "compute_90").decode().rstrip("\0")
+    except ImportError as error:
+        pytest.skip(f"CuPy finds no NVRTC: {error}")
+    for name, text in offline.Compiled(ptx, b"", {}).kernels().items():
+        assert_vectorised(name, text)
 
 
 def test_a_wrong_program_is_refused_with_the_compilers_words():
