@@ -19,7 +19,7 @@ import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -40,6 +40,7 @@ EXACT = ("closed", "recurrence", "replay")
 REGULAR = ("ring", "tree")  # those with a recurrence
 IN_NETWORK = ("nvls", "nvls-tree", "sharp")  # no schedule of messages: switches add
 AUTO = ("ring", "tree")  # what the algorithm `auto` chooses from
+TRIED_MESSAGES = 2_000_000  # a tenth of a second
 MOST_HOPS = 1024  # of a pattern of hops that a closed form is asked for
 REPLAY_MESSAGES = 500_000  # `auto` replays algorithms without a recurrence up to here: tables take time and memory
 SLICES = (1, 2, 4, 8, 16, 32, 64)
@@ -215,40 +216,47 @@ def messages(algorithm: str, ranks: int, count: int, channels: int = 1, slices: 
     }.get(algorithm, 0)
 
 
-def default_slices(net: Network, algorithm: str, nbytes: int, channels: int = 1) -> int:
-    """The number of SLICES into which an estimate says a chunk is best cut; 1 for the others than ring and tree.
+def default_slices(net: Network, algorithm: str, count: int, itemsize: int, channels: int = 1) -> int:
+    """The number of SLICES into which a chunk is best cut; 1 for the others than ring and tree.
 
-    With k slices, a port or a clock is busy k times with a smaller message, while the chain of hops gets shorter. The estimate is
-    the larger of the two; the level that is then asked for the time knows nothing of it.
+    An estimate says where to begin; from there the exact times of a half and of twice as many are tried while they get
+    better, unless that takes too long (TRIED_MESSAGES): then the estimate stands. The noise is left out.
     """
     p = net.ranks
-    if p < 3 or algorithm not in REGULAR:
+    if p < 3 or algorithm not in REGULAR or count == 0:
         return 1
-    classes = _ring_classes(net) if algorithm == "ring" else np.arange(_classes_used(net))
-    best, least = 1, math.inf
-    for k in SLICES:
-        if k > 1 and 2 * (p - 1) * k * channels * (p if algorithm == "ring" else 2) > SLICED_MESSAGES[algorithm]:
-            break
-        seconds = _pipeline(net, algorithm, np.unique(classes, return_counts=True), nbytes / channels, channels, k)
-        if seconds < 0.99 * least:
-            best, least = k, seconds
-    return best
+    each = 2 * (p - 1) * channels * (p if algorithm == "ring" else 2)
+    some = [k for k in SLICES if k == 1 or k * each <= SLICED_MESSAGES[algorithm]]
+    at = min(range(len(some)), key=lambda i: _estimate(net, algorithm, count, itemsize, channels, some[i]))
+    quiet = net._replace(noise=np.zeros_like(net.noise))
+    exact = ring_ps if algorithm == "ring" else tree_ps
+
+    @cache
+    def ps(i: int) -> float:
+        if not 0 <= i < len(some) or some[i] * each > TRIED_MESSAGES:
+            return math.inf
+        return exact(quiet, count, itemsize, channels=channels, slices=some[i], threads=1)
+
+    if math.isinf(ps(at)):
+        return some[at]
+    while True:
+        better = min((at, at - 1, at + 1), key=ps)  # the first of equals: fewer messages only where they are faster
+        if better == at:
+            return some[at]
+        at = better
 
 
-def _pipeline(net: Network, algorithm: str, classes, nbytes: float, channels: int, slices: int) -> float:
-    """Estimated ps of a ring or a tree whose hops are of these (classes, counts)."""
-    k, hops = classes
-    p = net.ranks
-    piece = nbytes / (p if algorithm == "ring" else 2) / slices
-    reduce = float(net.reduce_ps.max()) * piece
+def _estimate(net: Network, algorithm: str, count: int, itemsize: int, channels: int, slices: int) -> float:
+    """Estimated ps. Ring: a chain of hops, or the port or clock that is busy with its slices all the time, whichever is longer."""
+    if algorithm == "tree":
+        return closed.loggp_ps("tree", net.ranks, -(-count // channels), itemsize, mean_hop(net, "tree"), slices=slices)
+    p, piece = net.ranks, count * itemsize / channels / net.ranks / slices
+    k, hops = np.unique(_ring_classes(net), return_counts=True)
     wire = net.byte_ps[k] * float(net.slow.max()) * piece
-    clock = net.send_overhead[k] + net.recv_overhead[k] + reduce
+    clock = net.send_overhead[k] + net.recv_overhead[k] + float(net.reduce_ps.max()) * piece
     chain = clock + net.latency[k] + wire
     busy = np.maximum(np.maximum(wire, net.gap[k]), clock)
-    if algorithm == "ring":
-        return max(2 * float((chain * hops).sum()), 2 * (p - 1) * slices * channels * float(busy.max()))
-    # The longest way up and down; an inner node takes two and sends one up, takes one and sends two down, in each tree.
-    return 2 * math.log2(p) * float(chain.max()) + 2 * (slices - 1) * channels * float((3 * busy).max())
+    return max(2 * float((chain * hops).sum()), 2 * (p - 1) * slices * channels * float(busy.max()))
 
 
 def _ring_classes(net: Network) -> np.ndarray:
@@ -329,8 +337,7 @@ def _library(system: System, options: Options, point: Point) -> Modelled:
 
 def _schedule(system, options: Options, point: Point, algorithm: str, count: int, progress) -> Modelled:
     net = network_for(system, options, algorithm, point.ranks)
-    nbytes = count * options.itemsize
-    slices = options.slices or default_slices(net, algorithm, nbytes, options.channels)
+    slices = options.slices or default_slices(net, algorithm, count, options.itemsize, options.channels)
     if not ALGORITHMS[algorithm].takes_slices:
         slices = 1
     channels = options.channels if ALGORITHMS[algorithm].takes_channels else 1
@@ -416,6 +423,6 @@ def traced(system: System, options: Options, algorithm: str, ranks: int, size_by
         raise UserError(f"--algo {algorithm} has no schedule to draw; accepted: {', '.join(ALGORITHMS)}")
     net = network_for(system, options, algorithm, ranks)
     count = size_bytes // options.itemsize
-    slices = options.slices or default_slices(net, algorithm, count * options.itemsize, options.channels)
+    slices = options.slices or default_slices(net, algorithm, count, options.itemsize, options.channels)
     schedule = build(algorithm, ranks, count, channels=options.channels, slices=slices)
     return replay(schedule, net, options.itemsize, trace=True), schedule
