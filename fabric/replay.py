@@ -108,11 +108,19 @@ def replay(
         tables = [np.ascontiguousarray(t, STEP) for t in schedule.tables]  # kept until the walk is over
         addresses = np.array([t.ctypes.data for t in tables], np.int64)
         lengths = np.array([len(t) for t in tables], np.int64)
-    problem, state, finish, spans, messages = _walk(formula, addresses, lengths, net, itemsize, links, trace)
+    problem, state, finish, spans, messages = _walk(
+        formula, addresses, lengths, _plain(net), int(itemsize), _plain(links), bool(trace)
+    )
     if problem != FINISHED:
         _complain(problem, state, schedule)
     traced = Trace(spans, messages) if trace else None
     return Replay(finish, int(state[SENT]), int(state[MOST]), traced)
+
+
+def _plain(figures):
+    """The same with every array writable and contiguous, so that there is one compiled walk for all."""
+    arrays = (np.require(x, requirements=["C", "W"]) if isinstance(x, np.ndarray) else int(x) for x in figures)
+    return type(figures)(*arrays)
 
 
 def _complain(problem, state, schedule):
