@@ -20,7 +20,7 @@ from matplotlib.patches import Patch, Rectangle
 from ..bench.record import Record, ResultFile
 from ..bench.summary import BASELINES, WALL, plain, size_words
 from . import style
-from .curves import LEGEND_ROW, PlotError, legend, provenance
+from .curves import LEGEND_ROW, PlotError, legend, provenance, rows
 from .scaling import count_words, spaced
 
 LEADS = ((1.1, 0.30), (1.5, 0.62), (math.inf, 0.95))  # (lead below this factor, how full the colour is)
@@ -81,8 +81,15 @@ def best_map(results: Sequence[ResultFile], heading: bool = True) -> Figure:
 def _figure(records, cells, ranks, sizes, heading: bool) -> Figure:
     names = sorted({w.algorithm for w in cells.values()}, key=style.legend_order)
     colour = style.colours(r.algorithm for r in records)
+    algorithms = [Patch(facecolor=colour[a], label=plain(a, 28)) for a in names]
+    grey = [
+        Patch(facecolor=_tint(style.INK, low), label=text)
+        for low, text in ((1.0, "ahead by less than 10 %"), (1.2, "by 10 to 50 %"), (2.0, "by more"))
+    ]
+    legends = [rows(algorithms, AXES[0] + 0.6), rows(grey, AXES[0] + 0.6)]
+    lines = sum(math.ceil(len(some) / columns) for some, columns in legends)
     above = 0.66 if heading else 0.05  # inches over the legend
-    left, right, bottom, top = 0.85, 0.25, 0.62, above + 0.18 + 2 * LEGEND_ROW
+    left, right, bottom, top = 0.85, 0.25, 0.62, above + 0.18 + LEGEND_ROW * lines
     width, height = left + AXES[0] + right, top + AXES[1] + bottom
     fig = Figure(figsize=(width, height), facecolor="white")
     ax = fig.add_axes((left / width, bottom / height, AXES[0] / width, AXES[1] / height), label="map")
@@ -115,14 +122,9 @@ def _figure(records, cells, ranks, sizes, heading: bool) -> Figure:
             0.25 / width, 1 - 0.30 / height, f"Fastest all-reduce, {where}", fontsize=13, fontweight="bold", va="center"
         )
         fig.text(0.25 / width, 1 - 0.53 / height, provenance(records), fontsize=8.5, color=style.MUTED, va="center")
-    algorithms = [Patch(facecolor=colour[a], label=plain(a, 28)) for a in names]
-    grey = [
-        Patch(facecolor=_tint(style.INK, low), label=text)
-        for low, text in ((1.0, "ahead by less than 10 %"), (1.2, "by 10 to 50 %"), (2.0, "by more"))
-    ]
-    for group in (algorithms, grey):
-        legend(fig, group, 0.25 / width, 1 - above / height, len(group))
-        above += LEGEND_ROW
+    for some, columns in legends:
+        legend(fig, some, 0.25 / width, 1 - above / height, columns)
+        above += LEGEND_ROW * math.ceil(len(some) / columns)
     return fig
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
@@ -75,7 +75,16 @@ def groups(results: Sequence[ResultFile] | Sequence[Record]) -> list[Group]:
             members = tuple(c for c in all_series if c.setting == s)
             parts = [label if len(results) > 1 else "", _difference(s, own)]
             found.append(Group(" · ".join(p for p in parts if p), members, result.limits))
+    clocks = {g.series[0].setting.clock for g in found}
+    if WALL in clocks and len(clocks) > 1:  # a reader must see at once which curves nobody measured
+        found = [g if "modelled" in g.label or "measured" in g.label else _with_clock(g) for g in found]
     return found
+
+
+def _with_clock(g: Group) -> Group:
+    clock = g.series[0].setting.clock
+    words = f"modelled {plain(clock.removeprefix('fabric:'), 30)}" if g.modelled else "measured"
+    return replace(g, label=f"{g.label} ({words})" if g.label else words)
 
 
 def curves(
@@ -334,7 +343,7 @@ def _draw_crossovers(axes: Sequence[Axes], found: list[Group]) -> None:
             ax.axvline(c.size_bytes, color=style.INK, linewidth=0.9, linestyle=(0, (1, 2)), label="crossover", zorder=1)
     lines = [
         f"{plain(c.tree, 24)} → {plain(c.ring, 24)}{chr(10) if len(found) == 1 else ' at '}"
-        f"{size_words(c.size_bytes)}{f' ({plain(g.label, 20)})' if len(found) > 1 else ''}"
+        f"{size_words(c.size_bytes)}{f' ({plain(g.label.split(" (m")[0], 20)})' if len(found) > 1 else ''}"
         for g, c in crossings
     ]
     ax, last = axes[0], max(c.size_bytes for _, c in crossings)
@@ -382,12 +391,11 @@ def _mark_handles(found: list[Group], limits: set[tuple[str, float]]) -> list[Li
     return handles
 
 
-def rows(handles: list) -> tuple[list, int]:
-    """(handles, columns) so that a legend, which fills its columns first, reads row by row."""
+def rows(handles: list, fits: float = 2 * PANEL[0] + 0.85) -> tuple[list, int]:
+    """(handles, columns) so that a legend `fits` inches wide, which fills its columns first, reads row by row."""
 
     def inches(columns: int) -> float:
         return sum(0.6 + 0.07 * max(len(h.get_label()) for h in handles[i::columns]) for i in range(columns))
 
-    fits = 2 * PANEL[0] + 0.85
     columns = next((c for c in range(min(len(handles), 8), 1, -1) if inches(c) <= fits), 1)
     return [h for i in range(columns) for h in handles[i::columns]], columns

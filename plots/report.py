@@ -162,11 +162,14 @@ def _figure(results: Sequence[ResultFile], traffic: Traffic | None, title: str) 
         fig = curves(results, traffic, heading=False)
     except PlotError:
         return ""  # only sizes or times of zero: the tables still say all there is
+    modelled = ""
+    if any(r.clock != WALL for f in results for r in f.records):
+        modelled = " Dash-dotted curves without markers are modelled, not measured."
     svg = render(fig, "svg", **{"svg.fonttype": "none", "savefig.facecolor": "none"}).decode()
     return (
         f"<figure>{inline(svg, 'curves-', f'{title}: bandwidth and time over message size')}"
         "<figcaption>Medians over message size, both axes logarithmic. The bands are 95 % confidence intervals of the "
-        "medians; where none is seen it is narrower than the line.</figcaption></figure>"
+        f"medians; where none is seen it is narrower than the line.{modelled}</figcaption></figure>"
     )
 
 

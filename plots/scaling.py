@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 from ..bench.record import Record, ResultFile
 from ..bench.summary import WALL, bandwidth, plain, size_words
 from . import style
-from .curves import LEGEND_ROW, PANEL, PlotError, legend, provenance
+from .curves import LEGEND_ROW, PANEL, PlotError, legend, provenance, rows
 
 SIZES_DRAWN = 3
 BANDWIDTHS_IN_SIGHT = 1e4  # the highest over the lowest bandwidth that the panel shows
@@ -91,7 +91,9 @@ def _figure(results, lines, sizes: list[int], heading: bool) -> Figure:
             for c in clocks
         ]
     above = 0.66 if heading else 0.05  # inches over the legend
-    top, bottom, left, gap, right = above + 0.34 + 2 * LEGEND_ROW, 0.62, 0.62, 0.85, 0.25
+    legends = [rows(handles), rows(marks)]
+    lines = sum(math.ceil(len(some) / columns) for some, columns in legends)
+    top, bottom, left, gap, right = above + 0.34 + LEGEND_ROW * lines, 0.62, 0.62, 0.85, 0.25
     width, height = left + 2 * PANEL[0] + gap + right, top + PANEL[1] + bottom
     fig = Figure(figsize=(width, height), facecolor="white")
     rates, times = (
@@ -126,9 +128,9 @@ def _figure(results, lines, sizes: list[int], heading: bool) -> Figure:
         title = f"All-reduce over {low:,} to {high:,} ranks, {plain(kinds, 40)}"
         fig.text(left / width, 1 - 0.30 / height, title, fontsize=13, fontweight="bold", va="center")
         fig.text(left / width, 1 - 0.53 / height, provenance(records), fontsize=8.5, color=style.MUTED, va="center")
-    for group in (handles, marks):
-        legend(fig, group, left / width, 1 - above / height, len(group))
-        above += LEGEND_ROW
+    for some, columns in legends:
+        legend(fig, some, left / width, 1 - above / height, columns)
+        above += LEGEND_ROW * math.ceil(len(some) / columns)
     return fig
 
 
