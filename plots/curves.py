@@ -343,7 +343,7 @@ def _draw_crossovers(axes: Sequence[Axes], found: list[Group]) -> None:
             ax.axvline(c.size_bytes, color=style.INK, linewidth=0.9, linestyle=(0, (1, 2)), label="crossover", zorder=1)
     lines = [
         f"{plain(c.tree, 24)} → {plain(c.ring, 24)}{chr(10) if len(found) == 1 else ' at '}"
-        f"{size_words(c.size_bytes)}{f' ({plain(g.label.split(" (m")[0], 20)})' if len(found) > 1 else ''}"
+        f"{size_words(c.size_bytes)}{f' ({_short(g.label)})' if len(found) > 1 else ''}"
         for g, c in crossings
     ]
     ax, last = axes[0], max(c.size_bytes for _, c in crossings)
@@ -359,6 +359,11 @@ def _draw_crossovers(axes: Sequence[Axes], found: list[Group]) -> None:
         fontsize=8,
         linespacing=1.3,
     )
+
+
+def _short(label: str) -> str:
+    """A group's label without whether it is measured, which the legend says."""
+    return plain(label.split(" (m")[0], 20)
 
 
 def _algorithm_handles(colour: dict) -> list[Line2D | Patch]:

@@ -147,3 +147,13 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     first, second = (save(scaling([swept()]), tmp_path / f"{i}.svg").read_bytes() for i in (1, 2))
     assert first == second
     assert json.dumps(first.decode())  # text throughout
+
+
+def test_curves_of_both_kinds_say_which_nobody_measured():
+    from busbw.plots.curves import curves
+
+    measured, modelled = swept(ranks=(8,), clock="wall"), swept(ranks=(8,))
+    figure = curves([measured, modelled])
+    texts = [t.get_text() for legend in figure.legends for t in legend.get_texts()]
+    assert any(t.endswith("(measured)") for t in texts)
+    assert any(t.endswith("(modelled somewhere)") for t in texts)
