@@ -120,8 +120,8 @@ def words(c: Comparison) -> list[str]:
     lines = []
     if a.flops and b.flops:
         lines.append(
-            f"For the same {units.format(c.budget, 'power')}, {one.name} has {a.flops / b.flops:.2f} times the peak BF16 arithmetic "
-            f"of {other.name}, {_times(a.nic_rate, b.nic_rate)} the NIC bandwidth, and {a.gpus / b.gpus:.2f} times the GPUs."
+            f"For the same {units.format(c.budget, 'power')}, {one.name} has {a.flops / b.flops:.2f} times the peak BF16 "
+            f"arithmetic of {other.name}, {_times(a.nic_rate, b.nic_rate)} the NIC bandwidth, and {a.gpus / b.gpus:.2f} times the GPUs."
         )
     else:
         lines.append(
@@ -129,9 +129,8 @@ def words(c: Comparison) -> list[str]:
             f"{other.name} and {a.gpus / b.gpus:.2f} times the GPUs; no arithmetic is compared, as a figure is missing."
         )
     faster, slower = (0, 1) if c.seconds[0] <= c.seconds[1] else (1, 0)
-    lines.append(
-        f"An all-reduce over all GPUs is {c.seconds[slower] / c.seconds[faster]:.2f} times as fast on {c.sites[faster].system.name}."
-    )
+    ratio = c.seconds[slower] / c.seconds[faster]
+    lines.append(f"An all-reduce over all GPUs is {ratio:.2f} times as fast on {c.sites[faster].system.name}.")
     standing = [
         f"{s.system.power.all_in_per_gpu:.0f} W ({s.system.figures['power.all_in_per_gpu'].status})" for s in c.sites
     ]

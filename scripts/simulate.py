@@ -266,20 +266,19 @@ def _timeline(args, system, options) -> int:
 
 
 def _draw(path: Path, trace, ranks: int, title: str, note: str, system) -> None:
+    ports = (system.node.link.name.split(",")[0], "NIC")
     if path.suffix.lower() == ".json":
         from ..fabric.timeline import chrome_trace
 
         try:
-            path.write_text(
-                chrome_trace(trace, name=title, port_names=(system.node.link.name, "NIC")), encoding="utf-8"
-            )
+            path.write_text(chrome_trace(trace, name=title, port_names=ports), encoding="utf-8")
         except OSError as e:
             raise UserError(f"--timeline {path}: cannot be written: {e.strerror}") from None
         return
     from ..plots.curves import save
     from ..plots.timeline import timeline
 
-    save(timeline(trace, ranks, title=title, note=note, port_names=(system.node.link.name, "NIC")), path)
+    save(timeline(trace, ranks, title=title, note=note, port_names=ports), path)
 
 
 def _workload(args, system, options) -> int:
