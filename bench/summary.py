@@ -30,8 +30,9 @@ MEMORY_KERNELS = {  # the keys of a ``limits`` line, and what each kernel touche
 }
 SMALLEST_MEMORY_BOUND = 1 << 20  # bytes; below it latency decides, and a share of the memory limit says nothing
 NOTABLE = 0.1  # in-place is mentioned where its peak differs by more than this share
-BASELINES = frozenset({"mpi-native", "numpy"})  # measured beside ours, but `auto` cannot choose them
+BASELINES = frozenset({"mpi-native", "numpy", "nccl"})  # measured beside ours, but `auto` cannot choose them
 HOST_TRANSPORTS = frozenset({"shared", "mpi", "hybrid", "mpi-library", "numpy"})  # those that host memory limits
+DEVICE_TRANSPORTS = frozenset({"device"})  # those that one GPU's memory limits
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ def own_limit(curve: Series, limits: Mapping, traffic: Traffic | None = None) ->
     ``limits["least_seconds"]`` is asked: the least time that the run found for ``algorithm/mode`` at the size
     ``least_seconds_size``. Modelled times, several hosts and GPUs have no limit here: not one host's memory decides.
     """
-    if not _lives_in_memory(curve):
+    if not _lives_in_memory(curve, limits):
         return None
     ranks = curve.setting.ranks
     moved = traffic(curve.algorithm, ranks) if traffic else None
@@ -289,14 +290,16 @@ def own_limit(curve: Series, limits: Mapping, traffic: Traffic | None = None) ->
 
 def limit_of(curve: Series, limits: Mapping, traffic: Traffic | None = None) -> float | None:
     """``own_limit``, or where that is unknown the limit for any algorithm; None where memory is no limit."""
-    if not _lives_in_memory(curve):
+    if not _lives_in_memory(curve, limits):
         return None
     return own_limit(curve, limits, traffic) or limit_busbw(limits, curve.setting.ranks)
 
 
-def _lives_in_memory(curve: Series) -> bool:
+def _lives_in_memory(curve: Series, limits: Mapping) -> bool:
+    """Whether the memory that `limits` is of, host or device, is the one that the curve's messages are in."""
+    transports = DEVICE_TRANSPORTS if limits.get("memory") == "device" else HOST_TRANSPORTS
     hosts = {h for r in curve.records for h in hostnames(r.environment)}
-    return curve.setting.clock == WALL and curve.transport in HOST_TRANSPORTS and len(hosts) <= 1
+    return curve.setting.clock == WALL and curve.transport in transports and len(hosts) <= 1
 
 
 def _positive(value: object) -> float | None:

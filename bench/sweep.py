@@ -24,6 +24,7 @@ from ..transports.fault import fault_from_environment
 from ..transports.session import REFERENCES, Job, Session
 from ..transports.shared import RANKS_MAX, LocalCrew, cores
 from ..transports.tuning import default_slices
+from . import gpu
 from . import record as result_file
 from .emulate import FabricClock, emulate, fabric_clock, load_system
 from .environment import available_bytes, before_warnings, environment, last_level_cache
@@ -58,7 +59,8 @@ class OptionError(UserError):
 class Options:
     """What to sweep. Sizes in bytes; None means "choose for me".
 
-    algorithms: names of collectives.ALGORITHMS, "auto", "mpi-native", "numpy"; ranks: local emulated ranks (ignored under
+    algorithms: names of collectives.ALGORITHMS, "auto", "mpi-native", "numpy", "nccl"; backend: gpu.BACKENDS; gpus: how many, or
+    None for all; backend_note: why `checked` chose the backend; ranks: local emulated ranks (ignored under
     mpirun); transport: auto, shared, mpi; slices: pieces of a chunk in flight; node_size: under mpirun, take so many
     consecutive ranks as one host; modes: "out_of_place", "in_place".
 
@@ -76,6 +78,9 @@ class Options:
     dtypes: tuple[str, ...] = ("float32",)
     ops: tuple[str, ...] = ("sum",)
     ranks: int | None = None
+    backend: str = "auto"
+    gpus: int | None = None
+    backend_note: str | None = None
     transport: str = "auto"
     channels: int = 1
     slices: int | None = None
@@ -126,6 +131,12 @@ def checked(options: Options, *, mpi: bool) -> Options:
     if options.fabric is not None:
         options = replace(options, seed=options.seed or 0)
     _check_fabric(options, algorithms)
+    chosen = gpu.choose(options.backend, _cpu_only(options, algorithms), mpi=mpi)
+    options = replace(options, backend=chosen.backend, backend_note=chosen.note or None)
+    if chosen.backend == "cpu" and options.gpus is not None:
+        raise OptionError(f"--gpus {options.gpus} is for GPUs, and the backend is cpu; {_how_to_get_gpus(chosen)}")
+    if "nccl" in algorithms and chosen.backend != "cupy":
+        raise OptionError(f"--algo nccl needs GPUs and --backend cupy; {_how_to_get_gpus(chosen)}")
     if mpi:
         if options.ranks is not None:
             raise OptionError("--ranks is for local emulated ranks; under mpirun the launcher's -np says how many")
@@ -138,7 +149,10 @@ def checked(options: Options, *, mpi: bool) -> Options:
             )
         if options.node_size is not None:
             raise OptionError("--node-size splits the ranks of an MPI job; local emulated ranks are always one host")
-        ranks = options.ranks if options.ranks is not None else max(2, min(8, len(cores())))
+        if chosen.backend == "cpu":
+            ranks = options.ranks if options.ranks is not None else max(2, min(8, len(cores())))
+        else:
+            ranks = options.ranks if options.ranks is not None else gpu.default_ranks(chosen.backend, options.gpus)
         if not 1 <= ranks <= RANKS_MAX:
             raise OptionError(
                 f"--ranks {ranks}: accepted are 1 to {RANKS_MAX} local emulated ranks; for more ranks use mpirun"
@@ -153,6 +167,24 @@ def checked(options: Options, *, mpi: bool) -> Options:
     if options.ranks is not None:
         straggler_factors(options.stragglers or (), options.ranks)
     return replace(options, algorithms=algorithms, dtypes=dtypes, ops=ops)
+
+
+def _cpu_only(options: Options, algorithms: tuple[str, ...]) -> str | None:
+    """The first option given that GPUs do not have."""
+    for name in algorithms:
+        if name in ("mpi-native", "numpy"):
+            return f"--algo {name}"
+    given = {
+        "--fabric": options.fabric is not None,
+        f"--transport {options.transport}": options.transport != "auto",
+        "--node-size": options.node_size is not None,
+        "--fresh": options.effort.fresh,
+    }
+    return next((flag for flag, there in given.items() if there), None)
+
+
+def _how_to_get_gpus(chosen: gpu.Choice) -> str:
+    return chosen.note or gpu.missing("cupy") or "accepted: with --backend cupy"
 
 
 def _check_fabric(options: Options, algorithms: tuple[str, ...]) -> None:
@@ -265,10 +297,13 @@ def open_session(options: Options) -> Session:
 
         ranks = MPI.COMM_WORLD.size
         here = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).size
+        _same_backend(MPI.COMM_WORLD.allgather(options.backend))
     else:
         ranks = here = options.ranks
     clock = _clock(options, ranks)
     scratch, messages = needs(options, ranks, clock)
+    if options.backend != "cpu":
+        return gpu.open_session(options, largest, scratch)
     _check_memory(options, here, largest, scratch)
     stamps = messages if clock else 0
     if mpi.launched():
@@ -289,6 +324,14 @@ def open_session(options: Options) -> Session:
         fault=fault_from_environment(),
         clock=clock,
     )
+
+
+def _same_backend(backends: list[str]) -> None:
+    if len(set(backends)) > 1:
+        raise OptionError(
+            f"--backend auto chose {' and '.join(sorted(set(backends)))} on different ranks; accepted: --backend cpu, or a GPU "
+            "with CuPy for every rank"
+        )
 
 
 def _clock(options: Options, ranks: int) -> FabricClock | None:
@@ -343,9 +386,12 @@ def sweep(
     """
     crew = session.crew
     env = environment(sorted(set(getattr(crew, "hosts", [])) or {os.uname().nodename}), getattr(crew, "library", None))
+    on_gpu = options.backend != "cpu"
+    if on_gpu:
+        env["gpu"] = gpu.record(options, session)
     run = uuid.uuid4().hex[:12]
     clock = session.clock
-    warnings = [] if clock else before_warnings(env, crew.ranks_here)
+    warnings = [] if clock or on_gpu else before_warnings(env, crew.ranks_here)
     finished = {_key(r): r for r in done}
     skip = {tuple(key) for key in done_keys} | set(finished)
     cells = [
@@ -358,10 +404,10 @@ def sweep(
     chooser = _Chooser(options, session)
     limits: dict = {}
     least: dict[str, float] = {}
-    if options.sizes()[-1] >= LIMITS_FROM_BYTES and not clock and crew.transport == "shared":
+    if options.sizes()[-1] >= LIMITS_FROM_BYTES and not clock and crew.transport in ("shared", "device"):
         progress(0, len(cells), "the memory's limits")
         crew.activity = "measuring the memory's limits"
-        limits = measure_limits(session)
+        limits = gpu.measure_limits(session) if on_gpu else measure_limits(session)
     for index, (size, dtype, op, algorithm) in enumerate(cells):
         d = find_dtype(dtype)
         count = size // d.itemsize
@@ -389,13 +435,14 @@ def sweep(
             late += measured.late
             samples += len(measured.timing.samples)
             if limits and size == options.sizes()[-1] and chosen not in REFERENCES:
-                seconds = least_seconds(session, limits)
+                seconds = gpu.least_seconds(session, limits) if on_gpu else least_seconds(session, limits)
                 if seconds:
                     least[f"{algorithm}/{mode}"] = seconds
+        of_gpu, gpu_warnings = gpu.after(session, env["gpu"]["devices"]) if on_gpu else ({}, [])
         record = Record(
             algorithm=algorithm,
             chosen=chosen,
-            transport={"mpi-native": "mpi-library", "numpy": "numpy"}.get(chosen, crew.transport),
+            transport={"mpi-native": "mpi-library", "numpy": "numpy", "nccl": "nccl"}.get(chosen, crew.transport),
             clock=f"fabric:{clock.name}" if clock else "wall",
             ranks=session.ranks,
             size_bytes=count * d.itemsize,
@@ -409,9 +456,10 @@ def sweep(
                 **_plain(options),
                 "messages": session.message_modes,
                 **({"paced_seconds": paced} if paced else {}),
+                **({"gpu": of_gpu} if on_gpu else {}),
             },
             environment=env,
-            warnings=warnings + ([] if clock else _after_warnings(timings, late, samples)),
+            warnings=warnings + gpu_warnings + ([] if clock else _after_warnings(timings, late, samples)),
             run=run,
             time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
@@ -445,6 +493,11 @@ def resumable(file: ResultFile, options: Options, ranks: int) -> list[Record]:
         if record.ranks != ranks:
             raise OptionError(f"--resume: {file.path} has {record.ranks} ranks, this sweep {ranks}")
         ours = {k: list(v) if isinstance(v, tuple) else v for k, v in _plain(options).items()}
+        if record.options.get("backend", "cpu") != options.backend:  # older files have none
+            raise OptionError(
+                f"--resume: {file.path} was measured with --backend {record.options.get('backend', 'cpu')}, this sweep has "
+                f"{options.backend}; accepted: the same backend"
+            )
         for name in RESUME_MUST_MATCH:
             if record.options.get(name) != ours.get(name):
                 raise OptionError(

@@ -13,7 +13,7 @@ import sys
 from .. import __version__
 from ..errors import UserError
 
-COMMANDS = ("sweep", "simulate", "plot", "report", "doctor", "verify", "validate", "systems")
+COMMANDS = ("sweep", "simulate", "plot", "report", "doctor", "verify", "validate", "systems", "gpu-selftest")
 
 EXIT_WRONG, EXIT_USAGE, EXIT_STALLED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"busbw {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name in COMMANDS:
-        module = importlib.import_module(f".{name}", __name__)
+        module = importlib.import_module(f".{name.replace('-', '_')}", __name__)
         sub = commands.add_parser(
             name,
             help=module.HELP,

@@ -16,4 +16,4 @@ def run_as_module(file: str) -> None:
     spec.loader.exec_module(package)
     from busbw.scripts import main
 
-    sys.exit(main([Path(file).stem, *sys.argv[1:]]))
+    sys.exit(main([Path(file).stem.replace("_", "-"), *sys.argv[1:]]))

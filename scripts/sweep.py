@@ -26,6 +26,7 @@ examples:
   busbw sweep --ranks 4 --algo all -b 1K -e 16M  every algorithm over four ranks
   busbw sweep -b 8 -e 8 -n 1000                  latency only
   mpirun -np 4 busbw sweep --algo auto,mpi-native   our best against the MPI library's own
+  busbw sweep --backend cupy --algo ring,tree,nccl   on GPUs, against NCCL
   busbw sweep --out a.jsonl --resume             go on where an interrupted sweep stopped
   busbw sweep --fabric memphis-b200-cx8-300k --ranks 32   real ranks and data, the time of that network
 
@@ -51,8 +52,12 @@ def add_arguments(parser) -> None:
     how.add_argument("--ranks", type=int, metavar="P", help="local emulated ranks (default: one a core, 2 to 8)")
     how.add_argument("--algo", default="ring,tree", metavar="LIST", help=(
         "comma list of ring, tree, binomial, recursive-doubling, halving-doubling, one-shot, two-shot; auto (the fastest "
-        "at each size), all; references: mpi-native (MPI_Allreduce), numpy (default ring,tree)"
+        "at each size), all; references: mpi-native (MPI_Allreduce), numpy, nccl (one rank a GPU) (default ring,tree)"
     ))  # fmt: skip
+    how.add_argument("--backend", default="auto", metavar="WHAT", help=(
+        "cpu, cupy or numba-cuda (buffers on GPUs, docs/gpu.md), or auto: a GPU where there is one (default)"
+    ))  # fmt: skip
+    how.add_argument("--gpus", type=int, metavar="N", help="take the first N GPUs (default: all, one rank each)")
     how.add_argument("--transport", default="auto", help="auto (shared inside a host, mpi between), shared, mpi")
     how.add_argument("--channels", type=int, default=1, metavar="N", help="independent rings or trees (default 1)")
     how.add_argument("--slices", type=int, metavar="N", help="pieces of a chunk in flight (default: by size)")
@@ -200,6 +205,8 @@ def _options(args):
         dtypes=tuple(args.datatype.split(",")),
         ops=tuple(args.op.split(",")),
         ranks=args.ranks,
+        backend=args.backend,
+        gpus=args.gpus,
         transport=args.transport,
         channels=args.channels,
         slices=args.slices,
@@ -264,12 +271,22 @@ def _preamble(options, session, out, resumed: int) -> str:
         "# Collective test starting: all_reduce",
         f"# {session.ranks} {kind} on {hosts} host{'s' * (hosts > 1)}{pinned}, transport {crew.transport}",
         f"# {cpu_model()}, {os.cpu_count()} cores",
+        *_backend_lines(options, session),
         f"# algorithms {','.join(options.algorithms)}; a time is the median of the samples of the slowest rank",
         *_fabric_lines(options, session),
     ]
     if resumed:
         lines.append(f"# resuming: {resumed} finished rows are taken from {out}")
     return "\n".join([*lines, "#"])
+
+
+def _backend_lines(options, session) -> list[str]:
+    """What was taken for --backend, where that is not simply the CPU."""
+    if options.backend == "cpu":
+        return [f"# {options.backend_note}"] if options.backend_note else []
+    from ..bench import gpu
+
+    return gpu.lines(options, session)
 
 
 def _fabric_lines(options, session) -> list[str]:

@@ -63,7 +63,7 @@ def open_devices(ids: Sequence[int] | None = None) -> list[CupyDevice]:
                 continue
             if not runtime.deviceCanAccessPeer(i, j):
                 raise Unavailable(
-                    f"GPU {i} cannot read GPU {j}'s memory (no peer access); accepted: one GPU, or mpirun"
+                    f"GPU {i} cannot read GPU {j}'s memory (no peer access); accepted: --gpus 1, or mpirun"
                 )
             with Device(i):
                 try:
@@ -82,7 +82,7 @@ class CupyDevice:
         self._cupy = cupy
         self._id, self._system_scope = device_id, system_scope
         self._device = cupy.cuda.Device(device_id)
-        self._kept: list = []
+        self._kept: dict = {}
         with self._device:
             self._stream = cupy.cuda.Stream(non_blocking=True)
             properties = runtime.getDeviceProperties(device_id)
@@ -97,6 +97,10 @@ class CupyDevice:
     def stream(self):
         """CuPy's stream, in whose order all work is."""
         return self._stream
+
+    @property
+    def stream_address(self) -> int:
+        return int(self._stream.ptr)
 
     @property
     def id(self) -> int:
@@ -132,8 +136,13 @@ class CupyDevice:
             except self._cupy.cuda.runtime.CUDARuntimeError as error:
                 raise MemoryError(f"{nbytes} bytes on {self.name} were refused: {error}") from None
             self._stream.synchronize()
-        self._kept.append(pointer)
+        self._kept[int(pointer.ptr)] = pointer
         return int(pointer.ptr)
+
+    def release(self, address: int) -> None:
+        with self._device:
+            self._stream.synchronize()
+            del self._kept[address]
 
     def upload(self, address: int, values: np.ndarray) -> None:
         values = np.ascontiguousarray(values)

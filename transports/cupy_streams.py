@@ -48,8 +48,11 @@ class CupyStreams:
         self._dtype, self._op, self._ranks = find_device_dtype(dtype).name, op, ranks
         self._itemsize = find_device_dtype(dtype).itemsize
 
-    def stream(self, which: int):
-        return self._streams[which]
+    def stream_address(self, which: int) -> int:
+        return int(self._streams[which].ptr)
+
+    def flush_cache(self) -> None:
+        self.device.flush_cache()
 
     def allocate(self, nbytes: int) -> int:
         return self.device.allocate(nbytes)

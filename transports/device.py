@@ -7,6 +7,8 @@ Two ways to walk the programs:
     walk    one cooperative launch runs whole all-reduces; ranks wait for one another by flags in memory (cuda/walk.cu)
     steps   one launch a step, in a graph; the launches' order stands for the flags (one device only)
 
+The reference NCCL (nccl.py) is measured by the same session, with one rank a GPU.
+
 ``DeviceSession`` has the methods of ``session.Session``, so that the same timed loop measures both. What a device can do is
 behind ``Device``: CuPy's is cupy_device.py; tests bring one that runs walk.cu on the CPU.
 """
@@ -24,6 +26,7 @@ from ..collectives.schedule import INPUT, OUTPUT, SCRATCH
 from ..kernels.dtypes import find_device_dtype
 from .device_programs import Codes, calls, largest_call, steps_of
 from .memory import Connection, Layout
+from .nccl import Group
 from .program import MODE_NAMES, Peers, Program, Tuning, causality, lower
 from .session import Job, Stalled, Unavailable
 
@@ -37,9 +40,16 @@ class Device(Protocol):
     """One GPU. Addresses are ints; all work is in the order of one stream, and nothing waits but `download` and `seconds`."""
 
     name: str
+    id: int
+    """Its CUDA ordinal."""
+    stream_address: int
+    """The CUstream of all its work, for NCCL."""
 
     def allocate(self, nbytes: int) -> int:
         """Zeroed memory, aligned to 256 bytes, kept until `close`. Raises MemoryError."""
+
+    def release(self, address: int) -> None:
+        """Give back what `allocate` gave, when all work is done."""
 
     def upload(self, address: int, values: np.ndarray) -> None: ...
 
@@ -91,7 +101,8 @@ class DeviceCrew:
 
     @property
     def ranks_here(self) -> int:
-        return self.ranks
+        """How many ranks want a core of this machine: its one thread drives them all."""
+        return 1
 
     def combine(self, values, how):
         return values
@@ -126,9 +137,11 @@ class DeviceSession:
         timeout: float = 60.0,
         eager_bytes: int | None = None,
         flush: bool = True,
+        open_nccl: Callable[[Sequence[int]], Group] | None = None,
     ):
         """Rank r lives on device r * len(devices) // ranks. way: "walk", "steps" or "auto" (the faster one, measured for
-        each job); timeout: seconds one wait on the device may last; flush: clear the cache before each sample.
+        each job); timeout: seconds one wait on the device may last; flush: clear the cache before each sample; open_nccl:
+        ordinal of each rank's device -> NCCL's communicators, for jobs of algorithm "nccl".
 
         Raises Unavailable, MemoryError.
         """
@@ -147,7 +160,8 @@ class DeviceSession:
         self.programs: list[Program] = []
         self.chosen = ""  # the way the prepared job takes
         self.epoch = 1
-        self.fault = None
+        self.fault = self.clock = None  # as session.Session has them
+        self._open_nccl, self._nccl = open_nccl, None
 
         layout = Layout(ranks, 0, 0)
         self._links = [d.allocate(layout.samples(0)) for d in self.devices]  # a link's words lie at its receiver
@@ -192,6 +206,9 @@ class DeviceSession:
         d = find_device_dtype(job.dtype)
         if job.count * d.itemsize > self.buffer_bytes:
             raise Unavailable(f"{job.count * d.itemsize} bytes, but the session was opened for {self.buffer_bytes}")
+        if job.algorithm == "nccl":
+            self._prepare_nccl(job)
+            return
         schedule = build(
             job.algorithm, self.ranks, job.count, channels=job.channels, slices=job.slices, in_place=job.in_place
         )
@@ -224,6 +241,14 @@ class DeviceSession:
         if not ways:
             raise Unavailable(f"{self.ranks} ranks do not fit on {len(self.devices)} devices at once")
         self.chosen = ways[0] if len(ways) == 1 else min(ways, key=self._trial)
+
+    def _prepare_nccl(self, job: Job) -> None:
+        if self._open_nccl is None:
+            raise Unavailable("--algo nccl goes through CuPy; accepted: with --backend cupy")
+        if self._nccl is None:
+            self._nccl = self._open_nccl([self.devices[i].id for i in self.device_of])
+        self._nccl_codes = self._nccl.codes(job.dtype, job.op)
+        self.job, self.programs, self._loaded, self.chosen = job, [], [], "nccl"
 
     def _blocks_wanted(self, itemsize: int) -> int:
         largest = max(largest_call(p.code[0], itemsize) for p in self.programs)
@@ -326,6 +351,13 @@ class DeviceSession:
 
     def _enqueue(self, inner: int) -> None:
         """Put `inner` all-reduces into the devices' streams."""
+        if self.chosen == "nccl":
+            receives = [int(at) for at in self.buffers[:, OUTPUT]]
+            sends = receives if self.job.in_place else [int(at) for at in self.buffers[:, INPUT]]
+            streams = [self.devices[i].stream_address for i in self.device_of]
+            for _ in range(inner):
+                self._nccl.all_reduce(sends, receives, self.job.count, self._nccl_codes, streams)
+            return
         epoch = self.epoch
         self.epoch += inner
         if self.chosen == "steps":
@@ -346,6 +378,8 @@ class DeviceSession:
         """Wait for all work, and raise Stalled where a wait on the device ran out of patience."""
         for device, counter in zip(self.devices, self._counter):
             device.download(counter, np.dtype(np.int64), 1)
+        if self._nccl is not None and (problem := self._nccl.failed()):
+            raise RuntimeError(f"NCCL: {problem}")
         if self.devices[0].download(self._abort, np.dtype(np.int64), 1)[0]:
             raise Stalled(f"a rank did not get on within {self.timeout:g} s (--timeout) during {self.crew.activity}")
 
@@ -372,5 +406,8 @@ class DeviceSession:
         self.close()
 
     def close(self) -> None:
+        if self._nccl is not None:
+            self._nccl.close()
+            self._nccl = None
         for device in self.devices:
             device.close()

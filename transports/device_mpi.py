@@ -50,6 +50,7 @@ from ..collectives.schedule import (
     scratch_elements,
 )
 from ..kernels.dtypes import find_device_dtype
+from .nccl import Group
 from .session import Job, Stalled, Unavailable
 
 SEGMENT_BYTES = 1 << 20
@@ -329,9 +330,16 @@ class DeviceMpiSession:
         aware: bool,
         timeout: float = 60.0,
         segment_bytes: int = SEGMENT_BYTES,
+        flush: bool = True,
+        open_nccl: Callable[[], Group] | None = None,
     ):
         """gpu also has `launch(kernel, dtype, arguments, nbytes)` (kernels/device.py), `upload(address, values)`,
-        `download(address, dtype, count)` and `use(dtype, op, ranks)`, which says what `reduce` works on."""
+        `download(address, dtype, count)`, `use(dtype, op, ranks)`, which says what `reduce` works on, `flush_cache()`,
+        `stream_address(stream)` and `close()`.
+
+        flush: clear the device's cache before each sample; open_nccl: makes NCCL's communicator, for jobs of algorithm
+        "nccl"; called by all ranks.
+        """
         self.comm, self.gpu = comm, gpu
         self.ranks, self.rank = comm.size, comm.rank
         self.buffer_bytes, self.scratch_bytes = buffer_bytes, scratch_bytes
@@ -341,6 +349,8 @@ class DeviceMpiSession:
         self.crew = _Crew(comm, "gpu-mpi-aware" if aware else "gpu-mpi-staged")
         self.job: Job | None = None
         self.message_modes: dict[str, int] = {}
+        self.clock = None  # as session.Session has it
+        self._flush, self._open_nccl, self._nccl = flush, open_nccl, None
         self._tables = [gpu.allocate(256 * 8) for _ in range(2)]
         self._counter = gpu.allocate(256)
 
@@ -359,6 +369,18 @@ class DeviceMpiSession:
     def prepare(self, job: Job) -> None:
         """Raises Unavailable where the session's buffers are too small."""
         d = find_device_dtype(job.dtype)
+        if job.algorithm == "nccl":
+            if job.count * d.itemsize > self.buffer_bytes:
+                raise Unavailable(
+                    f"{job.count * d.itemsize} bytes of message, but the session was opened for {self.buffer_bytes}"
+                )
+            if self._open_nccl is None:
+                raise Unavailable("--algo nccl goes through CuPy; accepted: with --backend cupy")
+            if self._nccl is None:
+                self._nccl = self._open_nccl()
+            self._nccl_codes = self._nccl.codes(job.dtype, job.op)
+            self.job, self.message_modes = job, {}
+            return
         table = ALGORITHMS[job.algorithm].table(
             self.rank, self.ranks, job.count, channels=job.channels, slices=job.slices, in_place=job.in_place
         )
@@ -399,17 +421,34 @@ class DeviceMpiSession:
         return self.comm.allreduce(wrong)
 
     def run(self) -> None:
-        self.walker.run(self._table, self.itemsize, self.job.in_place)
+        self._once(1)
         self.comm.Barrier()
+
+    def _once(self, inner: int) -> None:
+        """`inner` all-reduces; when it returns, the device has the result."""
+        if self.job.algorithm != "nccl":
+            for _ in range(inner):
+                self.walker.run(self._table, self.itemsize, self.job.in_place)
+            return
+        receive = self.walker.buffers[OUTPUT]
+        send = receive if self.job.in_place else self.walker.buffers[INPUT]
+        stream = self.gpu.stream_address(COMPUTE)
+        for _ in range(inner):
+            self._nccl.all_reduce([send], [receive], self.job.count, self._nccl_codes, [stream])
+        self.gpu.finish(self.gpu.record(COMPUTE))
+        if problem := self._nccl.failed():
+            raise RuntimeError(f"NCCL: {problem}")
 
     def time(self, samples: int, inner: int, across: str = "max", fresh: bool = False) -> tuple[np.ndarray, int]:
         """Samples of `inner` all-reduces each: float64 seconds, combined over the ranks by `across`, and 0 late starts."""
         taken = np.zeros(samples)
         for s in range(samples):
+            if self._flush:
+                self.gpu.flush_cache()
+                self.gpu.finish(self.gpu.record(COMPUTE))
             self.comm.Barrier()
             start = time.perf_counter()
-            for _ in range(inner):
-                self.walker.run(self._table, self.itemsize, self.job.in_place)
+            self._once(inner)
             taken[s] = (time.perf_counter() - start) / inner
         return self.crew.combine(taken, across), 0
 
@@ -421,6 +460,10 @@ class DeviceMpiSession:
 
     def close(self) -> None:
         self.comm.Barrier()
+        if self._nccl is not None:
+            self._nccl.close()
+            self._nccl = None
+        self.gpu.close()
 
 
 class _Crew:

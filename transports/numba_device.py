@@ -22,7 +22,6 @@ from .program import COLUMNS, COUNT, DST, DST2, FN, PARAM, A, B
 from .session import Unavailable
 
 FLUSH_CACHES = 2  # the flushing buffer, in last-level caches
-FLUSH_BYTES = 256 << 20  # where the size of that cache is not known
 
 
 def open_devices() -> list[NumbaDevice]:
@@ -117,13 +116,16 @@ class _Simulator:
 class NumbaDevice:
     """The current CUDA device."""
 
+    id = 0
+    stream_address = 0  # NCCL goes through CuPy
+
     def __init__(self):
         from numba import cuda
 
         self._simulated = numba_cuda.simulated()
         self._stream = 0 if self._simulated else cuda.stream()
         self._memory = _Simulator() if self._simulated else _Driver(self._stream)
-        self._kept: list = []
+        self._kept: dict = {}
         self._flushing: tuple[int, int] | None = None
         if self._simulated:
             self.name = "Numba's CUDA simulator"
@@ -140,6 +142,7 @@ class NumbaDevice:
 
             device = cuda.get_current_device()
             found["compute_capability"] = "".join(map(str, device.compute_capability))
+            found["l2_bytes"] = int(device.L2_CACHE_SIZE)
             found["memory_bytes"] = int(cuda.current_context().get_memory_info().total)
             found["numba_cuda"] = package.__version__
             found["pci_bus_id"] = f"{device.PCI_DOMAIN_ID:08x}:{device.PCI_BUS_ID:02x}:{device.PCI_DEVICE_ID:02x}.0"
@@ -150,9 +153,13 @@ class NumbaDevice:
             kept, address = self._memory.allocate(nbytes)
         except Exception as error:  # CudaAPIError, which cannot be named without importing CUDA
             raise MemoryError(f"{nbytes} bytes on {self.name} were refused: {error}") from None
-        self._kept.append(kept)
+        self._kept[address] = kept
         self._memory.zero(address, nbytes)
         return address
+
+    def release(self, address: int) -> None:
+        self.download(address, np.dtype(np.uint8), 0)  # waits
+        del self._kept[address]
 
     def upload(self, address: int, values: np.ndarray) -> None:
         values = np.ascontiguousarray(values)
@@ -212,8 +219,7 @@ class NumbaDevice:
         if self._flushing is None:
             from numba import cuda
 
-            l2 = int(getattr(cuda.get_current_device(), "L2_CACHE_SIZE", 0))
-            nbytes = FLUSH_CACHES * l2 if l2 else FLUSH_BYTES
+            nbytes = max(1 << 20, FLUSH_CACHES * int(cuda.get_current_device().L2_CACHE_SIZE))
             self._flushing = (self.allocate(nbytes), nbytes)
         self.zero(*self._flushing)
 

@@ -32,18 +32,23 @@ def library(folder: str, dtype: str, op: str):
 
 class ShimDevice:
     name = "this machine's CPU, as a GPU"
+    stream_address = 0
 
-    def __init__(self, folder, *, resident: int = 8):
+    def __init__(self, folder, *, resident: int = 8, id: int = 0):
         """resident: blocks that `walk` may have at once; 0: no cooperative launch."""
-        self.folder, self.resident = str(folder), resident
-        self.kept = []
+        self.folder, self.resident, self.id = str(folder), resident, id
+        self.kept = {}
         self.launches = {"walk": 0, "graph": 0}
         self.misaligned = 0
 
     def allocate(self, nbytes):
         block = np.zeros(nbytes + 256, np.uint8)
-        self.kept.append(block)
-        return (block.ctypes.data + 255) // 256 * 256
+        address = (block.ctypes.data + 255) // 256 * 256
+        self.kept[address] = block
+        return address
+
+    def release(self, address):
+        del self.kept[address]
 
     def upload(self, address, values):
         values = np.ascontiguousarray(values)
@@ -68,6 +73,13 @@ class ShimDevice:
         if kernel.startswith("fill_"):
             dst, table, count, start = arguments
             cpu.call(cpu.fill_pointer(int(kernel[5:])), dst, 0, table, 0, count, start)
+        elif kernel == "copy":
+            dst, dst2, src, count = arguments
+            cpu.call(cpu.pointers("sum", "uint8").copy, dst, dst2, src, 0, count, 1)
+        elif kernel.startswith("reduce_"):
+            op = kernel.removeprefix("reduce_")
+            pointers = cpu.pointers("avg" if op == "avg_final" else op, dtype)
+            cpu.call(pointers.reduce_final if op == "avg_final" else pointers.reduce, *arguments)
         else:
             assert kernel == "check_range"
             dst, low, high, count, start, counter = arguments

@@ -1,0 +1,65 @@
+"""busbw gpu-selftest: try everything there is for GPUs on this machine, and write a report to send."""
+
+if not __package__:
+    from _path import run_as_module
+
+    run_as_module(__file__)
+
+import time
+from pathlib import Path
+
+HELP = "try every GPU kernel and transport on this machine's GPUs, and write a report to send"
+
+DESCRIPTION = """\
+Compile and check every GPU kernel against NumPy, run every way of all-reduce there is here (persistent walk, one launch a
+step, several GPUs, NCCL; under mpirun one GPU a rank), and measure bandwidth and latency against the device's own limits.
+Takes some minutes. What fails is reported, and the rest goes on."""
+
+EPILOG = """\
+examples:
+  busbw gpu-selftest
+  mpirun -np 2 busbw gpu-selftest   one GPU a rank, MPI between
+
+exit codes: 0 all right, 1 something was wrong, 2 there is no GPU to try (it says what is missing).
+The report has no host name and no command line; docs/gpu.md says where to send it."""
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument(
+        "--out", metavar="FILE", help="the report (default: busbw-gpu-selftest-TIME.json), and FILE.txt"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="compile fewer dtypes and ops, and measure 64 MiB, not 256"
+    )
+
+
+def run(args) -> int:
+    import json
+
+    from ..bench import gpu, gpu_selftest
+    from ..errors import UserError
+    from ..transports import mpi
+
+    rig = gpu_selftest.real_rig(args.quick)
+    root = mpi.launched_rank() == 0
+    path = Path(args.out or time.strftime("busbw-gpu-selftest-%Y%m%d-%H%M%S.json"))
+    if root:
+        try:
+            path.write_text("")
+        except OSError as error:
+            raise UserError(f"--out {path}: cannot be written: {error.strerror}") from None
+
+    def say(finding) -> None:
+        if root:
+            print(gpu_selftest.line_of(finding), flush=True)
+
+    devices = gpu_selftest.describe_devices()
+    before = gpu.telemetry(devices)
+    findings = gpu_selftest.run(rig, say)
+    made = gpu_selftest.report(findings, devices, before, gpu.telemetry(devices))
+    if root:
+        path.write_text(json.dumps(made, indent=1) + "\n")
+        readable = path.with_name(path.name + ".txt")
+        readable.write_text(gpu_selftest.text(made))
+        print(f"{made['wrong']} wrong of {len(findings)}\nwrote {path}\nwrote {readable}")
+    return 1 if made["wrong"] else 0
