@@ -43,23 +43,30 @@ def run(args) -> int:
     rig = gpu_selftest.real_rig(args.quick)
     root = mpi.launched_rank() == 0
     path = Path(args.out or time.strftime("busbw-gpu-selftest-%Y%m%d-%H%M%S.json"))
-    if root:
-        try:
-            path.write_text("")
-        except OSError as error:
-            raise UserError(f"--out {path}: cannot be written: {error.strerror}") from None
-
-    def say(finding) -> None:
-        if root:
-            print(gpu_selftest.line_of(finding), flush=True)
-
+    readable = path.with_name(path.name + ".txt")
     devices = gpu_selftest.describe_devices()
     before = gpu.telemetry(devices)
-    findings = gpu_selftest.run(rig, say)
-    made = gpu_selftest.report(findings, devices, before, gpu.telemetry(devices))
+    found: list = []
+
+    def write() -> dict:
+        made = gpu_selftest.report(found, devices, before, gpu.telemetry(devices))
+        if root:
+            try:
+                path.write_text(json.dumps(made, indent=1) + "\n")
+                readable.write_text(gpu_selftest.text(made))
+            except OSError as error:
+                raise UserError(f"--out {path}: cannot be written: {error.strerror}") from None
+        return made
+
+    def say(finding) -> None:
+        found.append(finding)
+        if root:
+            print(gpu_selftest.line_of(finding), flush=True)
+            write()  # so that what a hang or a crash leaves can be sent
+
+    write()  # a file that cannot be written is said before the minutes of work
+    gpu_selftest.run(rig, say)
+    made = write()
     if root:
-        path.write_text(json.dumps(made, indent=1) + "\n")
-        readable = path.with_name(path.name + ".txt")
-        readable.write_text(gpu_selftest.text(made))
-        print(f"{made['wrong']} wrong of {len(findings)}\nwrote {path}\nwrote {readable}")
+        print(f"{made['wrong']} wrong of {len(found)}\nwrote {path}\nwrote {readable}")
     return 1 if made["wrong"] else 0

@@ -1,0 +1,26 @@
+"""Run under mpirun: gpu-selftest's findings of MPI ranks, over late, shuffled streams on host memory; printed as JSON."""
+
+import importlib.util
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import mpi4py
+
+mpi4py.rc.thread_level = "single"
+
+from busbw.bench.gpu_selftest import job_findings  # noqa: E402
+from busbw.transports.device_mpi import DeviceMpiSession  # noqa: E402
+from mpi4py import MPI  # noqa: E402
+
+_spec = importlib.util.spec_from_file_location(
+    "busbw_late_gpu", Path(__file__).parent.parent / "transports" / "late_gpu.py"
+)
+late_gpu = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(late_gpu)
+
+comm = MPI.COMM_WORLD
+session = DeviceMpiSession(comm, late_gpu.LateGpu(seed=comm.rank), 1 << 14, 1 << 16, aware=False, segment_bytes=1024)
+findings = list(job_findings(session, "staged", (1, 700), 1 << 12))
+if comm.rank == 0:
+    print(json.dumps([asdict(f) for f in findings]))
