@@ -1,7 +1,7 @@
 """When results should be written around the cache: python benchmarks/streaming.py [--ranks 2]
 
-The direct exchange over local ranks with no, some and all results streamed (transports/program.py), in turn, for working sets around
-the last-level cache. transports/tuning.py has the thresholds that follow.
+The direct exchange over local ranks with no, some and all results streamed (transports/program.py), in turn, for working sets
+around the last-level cache. transports/tuning.py has the thresholds that follow.
 """
 
 from __future__ import annotations
