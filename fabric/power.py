@@ -121,7 +121,8 @@ def words(c: Comparison) -> list[str]:
     if a.flops and b.flops:
         lines.append(
             f"For the same {units.format(c.budget, 'power')}, {one.name} has {a.flops / b.flops:.2f} times the peak BF16 "
-            f"arithmetic of {other.name}, {_times(a.nic_rate, b.nic_rate)} the NIC bandwidth, and {a.gpus / b.gpus:.2f} times the GPUs."
+            f"arithmetic of {other.name}, {_times(a.nic_rate, b.nic_rate)} the NIC bandwidth, and {a.gpus / b.gpus:.2f} times the "
+            "GPUs."
         )
     else:
         lines.append(
