@@ -83,17 +83,29 @@ def default_ranks(backend: str, gpus: int | None) -> int:
 
 
 def device_count(backend: str, gpus: int | None) -> int:
-    """GPUs to take: all, or as many as `gpus` says. Raises UserError where there are fewer."""
+    """GPUs to take: as many as `gpus` says, else all if they can read one another's memory, else one.
+
+    Raises UserError where there are fewer.
+    """
     if backend != "cupy":
         if gpus not in (None, 1):
             raise UserError(f"--gpus {gpus}: --backend {backend} drives one GPU; accepted: 1, or --backend cupy")
         return 1
+    from ..transports.cupy_device import reach_one_another
+
+    there = gpus_here()
+    if gpus is None:
+        return there if reach_one_another(range(there)) else 1
+    if not 1 <= gpus <= there:
+        raise UserError(f"--gpus {gpus}: accepted are 1 to {there}")
+    return gpus
+
+
+def gpus_here() -> int:
+    """How many GPUs CuPy finds."""
     from cupy.cuda import runtime
 
-    there = runtime.getDeviceCount()
-    if gpus is not None and not 1 <= gpus <= there:
-        raise UserError(f"--gpus {gpus}: accepted are 1 to {there}")
-    return gpus or there
+    return runtime.getDeviceCount()
 
 
 def open_session(options, largest: int, scratch: int):
@@ -153,6 +165,12 @@ def lines(options, session) -> list[str]:
     found = [f"# {each}, through {options.backend}"]
     if options.backend_note:
         found.append(f"# {options.backend_note}")
+    if options.backend == "numba-cuda":
+        found.append(
+            "# one launch a message, no CUDA graph: small sizes take the host's launches; --backend cupy has a walk"
+        )
+    elif session.crew.transport == "device" and options.gpus is None and (there := gpus_here()) > 1:
+        found.append(f"# one of {there} GPUs, which cannot read one another's memory; mpirun -np {there} takes all")
     if session.crew.transport == "gpu-mpi-staged":
         found.append(f"# messages are staged through host memory: {session.crew.library}")
     return found

@@ -359,8 +359,11 @@ def job_findings(session, name: str, counts: Sequence[int], large_bytes: int) ->
 
 def real_rig(quick: bool = False) -> Rig:
     """What this machine has. quick: fewer programs and a smaller message. Raises UserError where no GPU can be used."""
+    from ..kernels import numba_cuda
     from ..transports import mpi
 
+    if numba_cuda.simulated():
+        raise UserError("NUMBA_ENABLE_CUDASIM is set, and Numba's simulator is no GPU; accepted: without it")
     reasons = {name: gpu.missing(name) for name in ("cupy", "numba-cuda")}
     if all(reasons.values()):
         raise UserError(
@@ -389,7 +392,7 @@ def describe_devices() -> list[dict]:
     if gpu.missing("cupy") is None:
         from ..transports.cupy_device import CupyDevice
 
-        devices = [CupyDevice(i, system_scope=False) for i in range(gpu.device_count("cupy", None))]
+        devices = [CupyDevice(i, system_scope=False) for i in range(gpu.gpus_here())]
     else:
         from ..transports.numba_device import open_devices
 

@@ -42,6 +42,13 @@ def _module(dtype: str, op: str, device_id: int, system_scope: bool):
     return cupy_compile.load(walk_source(), walk_options(dtype, op, system_scope=system_scope))
 
 
+def reach_one_another(ids: Sequence[int]) -> bool:
+    """Whether each of those GPUs can read every other's memory."""
+    from cupy.cuda import runtime
+
+    return all(runtime.deviceCanAccessPeer(i, j) for i in ids for j in ids if i != j)
+
+
 def open_devices(ids: Sequence[int] | None = None) -> list[CupyDevice]:
     """The GPUs of those CUDA ordinals (None: all), able to read one another's memory.
 

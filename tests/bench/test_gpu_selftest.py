@@ -205,6 +205,13 @@ def test_without_a_gpu_the_command_says_what_is_missing_and_exits_with_2(monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_numbas_simulator_is_not_taken_for_a_gpu(monkeypatch, capsys):
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    with pytest.raises(SystemExit) as end:
+        scripts.main(["gpu-selftest"])
+    assert end.value.code == 2 and "NUMBA_ENABLE_CUDASIM" in capsys.readouterr().err
+
+
 def test_the_stand_in_passes_for_every_dtype():
     # So that the tests above are about the selftest, and not about their own kernels.
     for case in list(selftest.cases(list(DTYPES), 1))[::7]:

@@ -152,6 +152,7 @@ def shim_session(folder, ranks, largest, scratch, **more):
 @needs_compiler
 def test_a_whole_sweep_on_a_device_is_recorded_with_its_limits(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "missing", lambda name: None)
+    monkeypatch.setattr(gpu, "gpus_here", lambda: 2)
     monkeypatch.setattr(gpu, "device_count", lambda backend, gpus: 1)
     monkeypatch.setattr(
         gpu, "open_session", lambda o, largest, scratch: shim_session(folder, o.ranks, largest, scratch)
@@ -169,7 +170,9 @@ def test_a_whole_sweep_on_a_device_is_recorded_with_its_limits(folder, tmp_path,
     assert options.ranks == gpu.EMULATED_RANKS
     out = tmp_path / "gpu.jsonl"
     with sweep.session_for(options) as session:
-        assert gpu.lines(options, session)[0] == "# 1 x this machine's CPU, as a GPU, through cupy"
+        first, second = gpu.lines(options, session)
+        assert first == "# 1 x this machine's CPU, as a GPU, through cupy"
+        assert second.startswith("# one of 2 GPUs, which cannot read one another's memory")
         list(sweep.sweep(options, session, out=str(out)))
     result = record.read(out)
     assert [(r.algorithm, r.size_bytes, r.transport) for r in result.records] == [

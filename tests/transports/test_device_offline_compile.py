@@ -1,6 +1,7 @@
 """walk.cu for real GPUs, compiled with no GPU: the flags' instructions and scope, vector accesses, no local memory.
 
-A sample for sm_90 by default; all dtypes, ops and architectures, with either scope in turn, with BUSBW_GPU_COMPILE=all, as .ci/gpu runs it.
+A sample by default; all dtypes, ops and architectures, with either scope in turn, with BUSBW_GPU_COMPILE=all, as .ci/gpu
+runs it.
 """
 
 import os
