@@ -1,0 +1,229 @@
+"""A module `cupy` with the calls that our transports make, on this machine's memory; kernels are walk.cu by g++, and the CPU
+backend's. `install(folder)` puts it into sys.modules and in the way of cupy_compile. Work is done when it is launched, but
+inside a capture only when the graph is. What a real CuPy would refuse is asserted: device, stream and argument types."""
+
+import ctypes
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+from busbw.kernels import cuda_source, cupy_compile
+
+_spec = importlib.util.spec_from_file_location("busbw_shim_for_fake_cupy", Path(__file__).parent / "shim_device.py")
+shim = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(shim)
+
+DEVICES = 2
+PROCESSORS, BLOCKS_A_PROCESSOR = 4, 2
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+class Fake:
+    def __init__(self, folder, *, cooperative=True):
+        self.folder, self.current, self.stream = str(folder), 0, None
+        self.kernels, self.log, self.alive = {}, [], 0
+        self.cooperative = cooperative
+        self.cupy = types.ModuleType("cupy")
+        self.cupy.__version__ = "14.2.0"
+        self.cupy.cuda = cuda = types.ModuleType("cupy.cuda")
+        fake = self
+
+        class Device:
+            def __init__(self, device_id=None):
+                self.id = fake.current if device_id is None else device_id
+                self.attributes = {"CooperativeLaunch": int(fake.cooperative), "MultiProcessorCount": PROCESSORS}
+                self.compute_capability, self.pci_bus_id = "90", f"0000:0{self.id}:00.0"
+                self.before = []
+
+            def use(self):
+                fake.current = self.id
+
+            def __enter__(self):
+                self.before.append(fake.current)
+                fake.current = self.id
+
+            def __exit__(self, *_):
+                fake.current = self.before.pop()
+
+        class Stream:
+            def __init__(self, null=False, non_blocking=False):
+                assert non_blocking
+                self.device, self.ptr, self.captured, self.before = fake.current, id(self), None, []
+
+            def __enter__(self):
+                self.before.append(fake.stream)
+                fake.stream = self
+                return self
+
+            def __exit__(self, *_):
+                fake.stream = self.before.pop()
+
+            def begin_capture(self):
+                assert fake.stream is self and self.captured is None
+                self.captured = []
+
+            def end_capture(self):
+                graph, self.captured = Graph(self.captured), None
+                return graph
+
+            def synchronize(self):
+                assert self.captured is None
+
+            def wait_event(self, event):
+                assert event.recorded
+
+        class Graph:
+            def __init__(self, work):
+                self.work, self.uploaded = work, False
+
+            def upload(self, stream):
+                self.uploaded = True
+
+            def launch(self, stream):
+                assert self.uploaded
+                fake.log.append("graph")
+                for one in self.work:
+                    one()
+
+        class Event:
+            def __init__(self, block=False, disable_timing=False):
+                self.device, self.timed, self.recorded, self.at = fake.current, not disable_timing, False, 0
+
+            def record(self, stream):
+                assert stream.device == self.device == fake.current
+                self.recorded, self.at = True, len(fake.log)
+
+            def synchronize(self):
+                assert self.recorded
+
+            @property
+            def done(self):
+                return self.recorded
+
+        class Memory:
+            def __init__(self, size):
+                if size > 1 << 32:
+                    raise CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
+                self.block = np.full(size + 256, 0xA5, np.uint8)
+                self.size, self.ptr = size, (self.block.ctypes.data + 255) // 256 * 256
+                fake.alive += 1
+
+            def __del__(self):
+                if hasattr(self, "ptr"):
+                    fake.alive -= 1
+
+        class MemoryPointer:
+            def __init__(self, mem, offset):
+                self.mem, self.ptr = mem, mem.ptr + offset
+
+            def memset_async(self, value, size, stream):
+                fake.known(stream.ptr)
+                ctypes.memset(self.ptr, value, size)
+
+        def copy(dst, src, nbytes, kind, stream):
+            fake.known(stream)
+            assert kind in (1, 2, 4)
+            ctypes.memmove(dst, src, nbytes)
+
+        def memset(address, value, nbytes, stream):
+            fake.known(stream)
+            ctypes.memset(address, value, nbytes)
+
+        streams = self.streams = {}
+
+        class Registered(Stream):
+            def __init__(self, *arguments, **options):
+                super().__init__(*arguments, **options)
+                streams[self.ptr] = self
+
+        def elapsed(start, end):
+            assert start.timed and end.timed and start.recorded and end.recorded
+            return 1.0 + end.at - start.at  # milliseconds
+
+        cuda.Device, cuda.Stream, cuda.Event, cuda.Graph = Device, Registered, Event, Graph
+        cuda.Memory, cuda.MemoryPointer, cuda.PinnedMemory = Memory, MemoryPointer, Memory
+        cuda.get_elapsed_time = elapsed
+        cuda.runtime = types.SimpleNamespace(
+            CUDARuntimeError=CUDARuntimeError, memcpyHostToDevice=1, memcpyDeviceToHost=2, memcpyDefault=4,
+            memcpyAsync=copy, memsetAsync=memset, getDeviceCount=lambda: DEVICES, getDevice=lambda: fake.current,
+            getDeviceProperties=lambda i: {"name": b"fake GPU", "l2CacheSize": 4096}, memGetInfo=lambda: (1 << 33, 1 << 34),
+            driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 13000, deviceCanAccessPeer=lambda i, j: 1,
+            deviceEnablePeerAccess=self.enable_peer,
+        )  # fmt: skip
+        cuda.driver = types.SimpleNamespace(
+            occupancyMaxActiveBlocksPerMultiprocessor=lambda f, t, s: BLOCKS_A_PROCESSOR if self.kernels[f] else 0,
+            launchCooperativeKernel=self.cooperative_launch,
+        )
+        self.peers = set()
+
+    def enable_peer(self, other):
+        if (self.current, other) in self.peers:
+            raise CUDARuntimeError("cudaErrorPeerAccessAlreadyEnabled: peer access is already enabled")
+        self.peers.add((self.current, other))
+
+    def known(self, address):
+        assert self.streams[address].device == self.current, "a stream of another device"
+        assert self.streams[address].captured is None, "not allowed in a capture"
+
+    def load(self, source, options):
+        """Stands for cupy_compile.load."""
+        defined = dict(o[2:].split("=") for o in options if o.startswith("-D") and "=" in o)
+        dtype = defined["BUSBW_DTYPE"]
+        walk = source != cuda_source.source()
+        fake = self
+
+        class Function:
+            def __init__(self, name):
+                self.name, self.device, self.ptr = name, fake.current, id(self)
+                final = defined.get("BUSBW_FINAL_OP")
+                op = {"AvgFinal": "avg"}.get(final, (final or "").lower())
+                self.library = (dtype, op) if walk else None
+                fake.kernels[self.ptr] = self
+
+            def __call__(self, grid, block, arguments):
+                assert self.device == fake.current == fake.stream.device
+                assert isinstance(grid, tuple) and block == (cuda_source.THREADS,) and grid[0] > 0
+                assert all(isinstance(x, (np.int64, np.uint64)) for x in arguments)
+                values = [int(np.int64(x)) for x in arguments]
+                work = lambda: self.work(grid, values)  # noqa: E731
+                if fake.stream.captured is not None:
+                    fake.stream.captured.append(work)
+                else:
+                    work()
+
+            def work(self, grid, values):
+                fake.log.append(self.name)
+                if self.name == "run_rows":
+                    library = shim.library(fake.folder, *self.library)
+                    library.run_step(
+                        min(grid[0], 4), shim.THREADS, ctypes.c_void_p(values[0]), ctypes.c_longlong(grid[1])
+                    )
+                else:
+                    shim.ShimDevice(fake.folder).launch(self.name, dtype, values, 1)
+
+        return types.SimpleNamespace(get_function=Function)
+
+    def cooperative_launch(self, f, gx, gy, gz, bx, by, bz, shared, stream, parameters):
+        self.known(stream)
+        kernel = self.kernels[f]
+        assert kernel.name == "walk" and kernel.device == self.current
+        assert (gy, gz, by, bz, shared) == (1, 1, 1, 1, 0) and bx == cuda_source.THREADS
+        assert gx <= PROCESSORS * BLOCKS_A_PROCESSOR
+        pointers = (ctypes.c_void_p * 12).from_address(parameters)
+        values = (ctypes.c_longlong * 12)(*[ctypes.c_longlong.from_address(p).value for p in pointers])
+        self.log.append("walk")
+        shim.library(self.folder, *kernel.library).run_walk(gx, shim.THREADS, values)
+
+
+def install(folder, patch=None, **options):
+    """Returns the Fake. patch: pytest's monkeypatch, or None to leave it in place for good."""
+    fake = Fake(folder, **options)
+    for name, module in (("cupy", fake.cupy), ("cupy.cuda", fake.cupy.cuda)):
+        patch.setitem(sys.modules, name, module) if patch else sys.modules.__setitem__(name, module)
+    patch.setattr(cupy_compile, "load", fake.load) if patch else setattr(cupy_compile, "load", fake.load)
+    return fake

