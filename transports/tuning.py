@@ -8,7 +8,7 @@ SLICE_BYTES = 256 << 10  # a slice that one rank writes and the next reads shoul
 TREE_SLICE_BYTES = 64 << 10
 SLICES_MAX = 64
 # Working set of all ranks of a host, in last-level caches, from which results are written around the cache.
-STREAM_AWAY_FROM, STREAM_ALL_FROM = 0.4, 0.7
+STREAM_AWAY_FROM, STREAM_ALL_FROM = 0.75, 2.0
 
 
 def default_slices(algorithm: str, ranks: int, nbytes: int) -> int:
