@@ -6,6 +6,7 @@ time. A modelled time has one sample and no confidence interval, since it is the
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -17,11 +18,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from functools import partial
 
 from .. import __version__
 from ..errors import UserError
 from ..fabric import simulate
 from ..fabric.card import System
+from ..fabric.recurrence import ring_blocks
 from ..fabric.simulate import Modelled, Options, Point
 from ..kernels.dtypes import find_dtype
 from . import record as result_file
@@ -33,6 +36,9 @@ from .summary import plain, rate_words, series, settings, size_words, time_words
 
 RANKS_MAX = 64  # numbers of ranks in one sweep
 POINTS_MAX = 100_000
+# A ring of more messages than this, all of which have to be evaluated, may be cut over the MPI ranks. One core takes some seconds
+# for so many; a round of blocks takes a millisecond or two beside its messages.
+CUT_MESSAGES = 2_000_000_000
 
 
 def sweep(
@@ -74,7 +80,7 @@ def _words(point: Point) -> str:
 
 def _results(system, options, todo: list[Point], progress, pool) -> Iterator[Modelled]:
     if pool is not None:
-        yield from pool.ordered(system, options, todo)
+        yield from pool.all(system, options, todo, progress)
     elif len(todo) < 2 or options.threads < 2:
         for index, point in enumerate(todo):
             text = _words(point)
@@ -173,10 +179,49 @@ def check_memory(system: System, options: Options) -> None:
 
 
 class Pool:
-    """Points over the ranks of an MPI job: the others take them as they come, and so does this one in between."""
+    """Points over the ranks of an MPI job: the others take them as they come, and so does this one in between.
+
+    Where a sweep has fewer large rings than the job has ranks, each of them is cut into blocks, one a rank.
+    """
 
     def __init__(self, executor):
         self.executor = executor
+
+    @property
+    def processes(self) -> int:
+        return self.executor.num_workers + 1
+
+    def all(self, system: System, options: Options, todo: list[Point], progress) -> Iterator[Modelled]:
+        """The points' results, in order."""
+        large = {p for p in todo if simulate.stepped_messages(system, options, p, CUT_MESSAGES)}
+        if len(large) >= self.processes:
+            large = set()  # whole rings keep everybody busy, and need no halo
+        at = 0
+        for cut, some in itertools.groupby(todo, large.__contains__):
+            some = list(some)
+            if not cut:
+                yield from self.ordered(system, options, some)
+            for i, point in enumerate(some if cut else (), at):
+                yield self.cut(
+                    system, options, point, lambda part, i=i, p=point: progress(i + part, len(todo), _words(p))
+                )
+            at += len(some)
+
+    def cut(self, system: System, options: Options, point: Point, progress) -> Modelled:
+        """One point, the ring of it in blocks of ranks, one a process; only begins travel, as each process builds the network."""
+
+        def advance(count: int, tasks: list) -> list:
+            given = [
+                self.executor.submit(simulate.ring_block, system, options, point.ranks, count, *t) for t in tasks[1:]
+            ]
+            mine = simulate.ring_block(system, options, point.ranks, count, *tasks[0])
+            return [mine, *(f.result() for f in given)]
+
+        def ring(net, count: int) -> int:
+            blocks = partial(advance, count)
+            return int(ring_blocks(net, count, options.itemsize, self.processes, blocks, progress=progress).max())
+
+        return simulate.evaluate(system, options, point, progress, ring)
 
     def ordered(self, system: System, options: Options, todo: list[Point]) -> Iterator[Modelled]:
         """The points' results, in order."""

@@ -7,7 +7,8 @@ Network. docs/recurrences.md says how, and how fast.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -29,7 +30,8 @@ from .ring_recurrence import (
 )
 from .tree_recurrence import double_tree
 
-METHODS = ("auto", "steps", "passage")
+METHODS = ("auto", "steps", "passage", "gpu")
+BLOCK_STAGES = 4096  # stages between two meetings of the blocks of `ring_blocks`, at most
 # The longest path costs about as much a value and rank as this many messages evaluated one by one.
 MESSAGES_A_VALUE = 300
 
@@ -49,10 +51,10 @@ def ring_finish(
     """When each rank of a ring all-reduce is finished, int64 [net.ranks] ps.
 
     count: elements of `itemsize` bytes. method: "steps" evaluates every message; "passage" finds the longest path through
-    them, for one channel, one slice and no noise; "auto" takes what is faster. All give the same times. threads None:
-    as many as there are processors. progress: called between blocks of work with the part done, 0 to 1; what it
-    raises ends the work. Raises UserError for figures below their least, for a method that does not apply, and where times
-    would leave the int64 picoseconds.
+    them, for one channel, one slice and no noise; "gpu" evaluates every message on a GPU, for one channel and one slice;
+    "auto" takes the faster of the first two. All give the same times. threads None: as many as there are processors.
+    progress: called between blocks of work with the part done, 0 to 1; what it raises ends the work. Raises UserError for
+    figures below their least, for a method that does not apply, and where times would leave the int64 picoseconds.
     """
     _check(net, count, itemsize, channels, slices)
     if method not in METHODS:
@@ -60,13 +62,19 @@ def ring_finish(
     plain = channels == 1 and slices == 1
     if method == "passage" and (net.noisy or not plain):
         raise UserError("method 'passage' needs one channel, one slice and a network without noise; accepted: 'steps'")
+    if method == "gpu" and not plain:
+        raise UserError("method 'gpu' needs one channel and one slice; accepted: 'steps'")
     if net.ranks == 1 or count == 0:
         return _alone(net, count, itemsize, in_place)
     check_range(net, count, itemsize, 2 * net.ranks * channels * slices)
+    if method == "gpu":
+        from . import gpu_ring
+
+        return gpu_ring.one_ring_steps(net, count, itemsize, progress=progress)
     threads = threads or processors()
     if not plain:
         return many_rings(net, count, itemsize, channels, slices, threads=threads, progress=progress)
-    if method == "passage" or (method == "auto" and not net.noisy and _few_costs(net, count, itemsize)):
+    if method == "passage" or (method == "auto" and not is_stepped(net, count, itemsize)):
         return one_ring_passage(net, count, itemsize)
     return one_ring_steps(net, count, itemsize, threads=threads, progress=progress)
 
@@ -150,6 +158,46 @@ def ring_ends(net: Network, count: int, itemsize: int, begin: np.ndarray) -> np.
     base, longer = divmod(count, net.ranks)
     sizes = ((base + 1) * itemsize, base * itemsize)
     return finish_times(net, net.noisy, begin, *sizes, longer, filled_chunks(count, net.ranks))
+
+
+def ring_blocks(
+    net: Network,
+    count: int,
+    itemsize: int,
+    blocks: int,
+    advance: Callable[[list[tuple[np.ndarray, int, int, int]]], Sequence[np.ndarray]],
+    *,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray:
+    """`ring_finish` for one channel and one slice, its ranks cut into `blocks` that `advance` may spread over processes.
+
+    advance: takes ring_segment's last arguments (begin, first, stage, stages) of each block, and returns what ring_segment
+    gives for each, in order. It is called once for as many stages as an eighth of a block has ranks, 4096 at most: the halo.
+    progress, errors: as for ring_finish.
+    """
+    _check(net, count, itemsize, 1, 1)
+    ranks = net.ranks
+    if ranks == 1 or count == 0:
+        return _alone(net, count, itemsize, False)
+    check_range(net, count, itemsize, 2 * ranks)
+    blocks = max(1, min(blocks, ranks))
+    halo = min(BLOCK_STAGES, ranks // blocks // 8)
+    halo = halo // STAGES * STAGES if halo >= STAGES else max(1, halo)
+    cuts = [ranks * k // blocks for k in range(blocks + 1)]
+    begin, everything = ring_starts(net, count), 2 * ranks - 3
+    for _, start, stages in phases(ranks):
+        for stage in range(start, start + stages, halo):
+            now = min(halo, start + stages - stage)
+            tasks = [(begin[np.arange(low - now, high) % ranks], low, stage, now) for low, high in pairwise(cuts)]
+            begin = np.concatenate(advance(tasks))
+            if progress is not None:
+                progress((stage + now) / everything)
+    return ring_ends(net, count, itemsize, begin)
+
+
+def is_stepped(net: Network, count: int, itemsize: int) -> bool:
+    """Whether `ring_finish` steps through every message of one channel and one slice: longest paths would not be faster."""
+    return net.noisy or not _few_costs(net, count, itemsize)
 
 
 def processors() -> int:

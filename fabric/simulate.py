@@ -32,7 +32,7 @@ from .card import System
 from .generated import Generated
 from .network import PS, Network
 from .rails import sharing
-from .recurrence import ring_ps, tree_ps
+from .recurrence import is_stepped, ring_ps, ring_segment, tree_ps
 from .replay import Replay, replay
 
 MODELS = ("auto", "closed", "loggp", "recurrence", "replay", "library", "nccl")
@@ -308,9 +308,14 @@ def _classes_used(net: Network) -> int:
 
 
 def evaluate(
-    system: System, options: Options, point: Point, progress: Callable[[float], None] | None = None
+    system: System,
+    options: Options,
+    point: Point,
+    progress: Callable[[float], None] | None = None,
+    cut: Callable[[Network, int], int] | None = None,
 ) -> Modelled:
-    """The time of one point. progress: told the part that is done, now and then, where a point takes long.
+    """The time of one point. progress: told the part that is done, now and then, where a point takes long; cut: gives the ps
+    of a ring that has to be stepped (`stepped_messages`), from its network and count, instead of ring_ps.
 
     Deterministic for given arguments, wherever it runs. Raises UserError where the level cannot say (see `checked`).
     """
@@ -322,8 +327,8 @@ def evaluate(
     if options.model in ("library", "nccl") or point.algorithm in IN_NETWORK:
         return _library(system, options, point)
     if point.algorithm != "auto":
-        return _schedule(system, options, point, point.algorithm, count, progress)
-    tried = [_schedule(system, options, point, name, count, progress) for name in AUTO]
+        return _schedule(system, options, point, point.algorithm, count, progress, cut)
+    tried = [_schedule(system, options, point, name, count, progress, cut) for name in AUTO]
     return min(tried, key=lambda m: m.seconds)
 
 
@@ -335,7 +340,7 @@ def _library(system: System, options: Options, point: Point) -> Modelled:
     return Modelled(point, f"{chosen}/{found.protocol}", found.seconds, level, options.channels, 1, 0)
 
 
-def _schedule(system, options: Options, point: Point, algorithm: str, count: int, progress) -> Modelled:
+def _schedule(system, options: Options, point: Point, algorithm: str, count: int, progress, cut) -> Modelled:
     net = network_for(system, options, algorithm, point.ranks)
     slices = options.slices or default_slices(net, algorithm, count, options.itemsize, options.channels)
     if not ALGORITHMS[algorithm].takes_slices:
@@ -345,17 +350,16 @@ def _schedule(system, options: Options, point: Point, algorithm: str, count: int
     if level == "loggp":
         ps = closed.loggp_ps(algorithm, net.ranks, count, options.itemsize, mean_hop(net, algorithm), slices=slices)
     else:
-        ps, level = _exact(net, algorithm, count, options, channels, slices, level, progress)
+        ps, level = _exact(net, algorithm, count, options, channels, slices, level, progress, cut)
     sent = messages(algorithm, point.ranks, count, channels, slices)
     return Modelled(point, algorithm, ps / PS, level, channels, slices, sent)
 
 
-def _exact(net, algorithm, count, options: Options, channels, slices, level, progress) -> tuple[int, str]:
+def _exact(net, algorithm, count, options: Options, channels, slices, level, progress, cut) -> tuple[int, str]:
     """(ps, level) of a schedule under the rules of network.py; with the model `closed` Hockney's, where no formula is exact."""
     if level == "closed" or (options.model == "auto" and algorithm == "ring"):
         if algorithm == "ring" and channels == slices == 1 and not net.noisy:
-            hops = _repeating_hops(net)
-            ps = closed.ring_ps(net.ranks, count, options.itemsize, hops) if hops else None
+            ps = _ring_formula(net, count, options.itemsize)
             if ps is not None:
                 return ps, "closed"
         if level == "closed":
@@ -370,9 +374,17 @@ def _exact(net, algorithm, count, options: Options, channels, slices, level, pro
         else:
             schedule = build(algorithm, net.ranks, count, channels=channels, slices=slices)
         return replay(schedule, net, options.itemsize).picoseconds, level
+    if cut and algorithm == "ring" and channels == slices == 1 and is_stepped(net, count, options.itemsize):
+        return cut(net, count), level
     time = ring_ps if algorithm == "ring" else tree_ps
     how = {"channels": channels, "slices": slices, "threads": options.threads, "progress": progress}
     return time(net, count, options.itemsize, **how), level
+
+
+def _ring_formula(net: Network, count: int, itemsize: int) -> int | None:
+    """The exact ps of a ring without noise, one channel and one slice, where there is a formula."""
+    hops = _repeating_hops(net)
+    return closed.ring_ps(net.ranks, count, itemsize, hops) if hops else None
 
 
 def _level(options: Options, algorithm: str, ranks: int, count: int) -> str:
@@ -382,6 +394,30 @@ def _level(options: Options, algorithm: str, ranks: int, count: int) -> str:
         return "recurrence"
     few = messages(algorithm, ranks, count, options.channels, options.slices or 1) <= REPLAY_MESSAGES
     return "replay" if few else "loggp"
+
+
+def stepped_messages(system: System, options: Options, point: Point, least: int) -> int:
+    """Messages of a point's ring of one channel and one slice that has to be stepped; 0 if it has none, or fewer than `least`."""
+    count, p = point.size_bytes // options.itemsize, point.ranks
+    algorithm = "ring" if point.algorithm == "auto" else point.algorithm
+    if algorithm != "ring" or p < 2 or count < 1 or 2 * p * (p - 1) < least or options.channels != 1:
+        return 0
+    if options.model in ("library", "nccl") or _level(options, algorithm, p, count) != "recurrence":
+        return 0
+    net = network_for(system, options, algorithm, p)
+    if (options.slices or default_slices(net, algorithm, count, options.itemsize)) != 1:
+        return 0
+    if options.model == "auto" and not net.noisy and _ring_formula(net, count, options.itemsize) is not None:
+        return 0
+    return 2 * p * (p - 1) if is_stepped(net, count, options.itemsize) else 0
+
+
+def ring_block(
+    system: System, options: Options, ranks: int, count: int, begin: np.ndarray, first: int, stage: int, stages: int
+) -> np.ndarray:
+    """`ring_segment` on a network that the process keeps from one call to the next; its arguments from `begin` on."""
+    net = network_for(system, options, "ring", ranks)
+    return ring_segment(net, count, options.itemsize, begin, first, stage, stages)
 
 
 def memory_bytes(options: Options, point: Point) -> int:

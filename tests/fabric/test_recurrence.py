@@ -12,6 +12,7 @@ from busbw.fabric import ring_recurrence
 from busbw.fabric.closed import hop
 from busbw.fabric.network import NOISE_ENTRIES, flat, network
 from busbw.fabric.recurrence import (
+    ring_blocks,
     ring_ends,
     ring_finish,
     ring_ps,
@@ -228,6 +229,23 @@ def test_segments_make_the_ring(seed, ranks, parts, noisy):
             )
             stage += stages
     assert np.array_equal(ring_ends(net, count, 4, begin), ring_finish(net, count, 4))
+
+
+@given(seeds, st.one_of(st.integers(1, 40), st.integers(1000, 1400)), st.integers(1, 5), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_a_ring_in_blocks_is_the_ring(seed, ranks, blocks, noisy):
+    rng = np.random.default_rng(seed)
+    net, count = any_network(rng, ranks, noisy), any_count(rng, ranks)
+    seen, reports = [], []
+
+    def advance(tasks):
+        seen.append(sum(len(begin) - stages for begin, _, _, stages in tasks))
+        return [ring_segment(net, count, 4, *task) for task in tasks]
+
+    finish = ring_blocks(net, count, 4, blocks, advance, progress=reports.append)
+    assert np.array_equal(finish, ring_finish(net, count, 4))
+    assert set(seen) <= {ranks}
+    assert reports == sorted(reports) and reports[-1:] in ([], [1])
 
 
 def test_segments_stay_within_a_half():

@@ -200,3 +200,18 @@ def test_mpi_ranks_give_the_serial_results_and_one_voice(tmp_path):
     refused = mpirun(2, "-m", "busbw", "simulate", "dgx-h100-cx7", "--algo", "rign")
     assert refused.returncode == 2
     assert refused.stderr.count("did you mean ring") == 1
+
+
+@pytest.mark.skipif(MPIRUN is None, reason="no mpirun")
+@pytest.mark.parametrize("more", [["--noise", "exponential:mean=3us", "--ranks", "8,1100"], ["--ranks", "67"]])
+def test_one_large_ring_is_cut_over_the_mpi_ranks_with_the_serial_result(tmp_path, more):
+    """With noise, and without where every hop has its own costs (too many of them for longest paths)."""
+    sweep = ["simulate", "dgx-h100-cx7", "-b", "1M", "-e", "1M", "--slices", "1", "--set", "gpus=1104", *more]
+    sweep += ["--model", "recurrence", "--straggler=3:nic:70%", "--straggler=5:83%"]
+    serial, parallel = tmp_path / "serial.jsonl", tmp_path / "parallel.jsonl"
+    assert main([*sweep, "-q", "--out", str(serial)]) == 0
+    done = mpirun(3, str(Path(__file__).parent / "cut_ring_job.py"), *sweep, "--out", str(parallel))
+    assert done.returncode == 0, done.stderr
+    assert times(parallel) == times(serial)
+    blocks = [int(line.split(": ")[1]) for line in done.stderr.splitlines() if line.startswith("blocks: ")]
+    assert len(blocks) == 3 and sum(blocks) > 3 and blocks.count(0) < 2
