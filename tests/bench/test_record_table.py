@@ -1,6 +1,8 @@
 """The result file, nccl-tests' table and JSON, and message sizes."""
 
 import json
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from busbw.bench import record
@@ -17,12 +19,12 @@ def timing(seconds=571.9e-6, wrong=0):
 
 
 def made(**changes):
-    fields = dict(
+    record = Record(
         algorithm="ring", chosen="ring", transport="shared", clock="wall", ranks=16, size_bytes=8388608, count=2097152,
         dtype="float32", op="sum", channels=1, slices=1, out_of_place=timing(), in_place=timing(563.5e-6),
         environment={"hostnames": ["h"]}, options={"first": 8, "last": 8388608},
     )  # fmt: skip
-    return Record(**{**fields, **changes})
+    return replace(record, **changes)
 
 
 # The example row of nccl-tests' documentation, with the 6-wide #wrong of the present version.
@@ -37,9 +39,7 @@ def test_header_and_rows_line_up():
     top, names, units = header().split("\n")
     assert names.index("#wrong") + 6 == len(EXAMPLE) - 33
     assert len(names) == len(units) == len(EXAMPLE)
-    assert names.split() == (
-        "# size count type redop root time algbw busbw #wrong time algbw busbw #wrong".split()
-    )
+    assert " ".join(names.split()) == "# size count type redop root time algbw busbw #wrong time algbw busbw #wrong"
     assert top.index("out-of-place") < top.index("in-place", top.index("out-of-place") + 12)
 
 
@@ -146,7 +146,10 @@ def test_files_that_are_no_result_files(tmp_path):
         read(tmp_path / "missing")
 
 
-@pytest.mark.parametrize("text, n", [("8", 8), ("64K", 65536), ("1.5M", 1572864), ("1G", 1 << 30), ("2GiB", 2 << 30), ("4 KB", 4096)])
+@pytest.mark.parametrize(
+    "text, n",
+    [("8", 8), ("64K", 65536), ("1.5M", 1572864), ("1G", 1 << 30), ("2GiB", 2 << 30), ("4 KB", 4096)],
+)
 def test_sizes_are_powers_of_two(text, n):
     assert parse_size(text) == n
 
@@ -161,7 +164,7 @@ def test_other_sizes_are_refused(text):
 def test_a_sweep_rises_from_its_first_to_at_most_its_last(first, more, factor):
     sizes = sweep_sizes(first, first + more, factor)
     assert sizes[0] == first and sizes[-1] <= first + more
-    assert all(a < b for a, b in zip(sizes, sizes[1:]))
+    assert all(a < b for a, b in pairwise(sizes))
 
 
 def test_sweep_sizes_by_factor_and_step():

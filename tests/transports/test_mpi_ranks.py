@@ -61,7 +61,13 @@ def test_mpi_native_is_measured_beside_ours(tmp_path):
 
 @pytest.mark.parametrize(
     "ranks, victim, more",
-    [(2, 1, ()), (2, 0, ()), (4, 2, ("--transport", "mpi")), (4, 0, ("--transport", "mpi")), (4, 2, ("--node-size", "2"))],
+    [
+        (2, 1, ()),
+        (2, 0, ()),
+        (4, 2, ("--transport", "mpi")),
+        (4, 0, ("--transport", "mpi")),
+        (4, 2, ("--node-size", "2")),
+    ],
 )
 def test_a_stalled_rank_is_named_with_the_size_and_finished_sizes_are_kept(ranks, victim, more, tmp_path):
     done, finished = sweep(ranks, *more, inject=f"stall:{victim}:1024", tmp_path=tmp_path)
