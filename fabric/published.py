@@ -8,10 +8,12 @@ What a row does not say (the NIC of "InfiniBand, rate not stated") is taken from
 from __future__ import annotations
 
 import csv
+import difflib
 import functools
 import io
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -54,6 +56,15 @@ class Point:
     seconds: float | None
     busbw: float | None
     notes: str = ""
+    source: str = ""
+
+    @property
+    def algorithm_name(self) -> str:
+        """What busbw calls the algorithm: "auto" where the library chose; "" where the source's words mean none it knows."""
+        try:
+            return _algorithm(self.algorithm, multicast=True)[0]
+        except Skipped:
+            return ""
 
     def measured(self) -> tuple[float, float] | None:
         """Seconds and busbw in bytes a second, each from the other where one is missing or was rounded away."""
@@ -157,7 +168,27 @@ def _point(row: dict, line: int, path: Path) -> Point:
         seconds=None if seconds is None else seconds * 1e-6,
         busbw=None if busbw is None else busbw * 1e9,
         notes=words("notes"),
+        source=words("source"),
     )
+
+
+def named(points: Sequence[Point], name: str) -> list[Point]:
+    """The points of the series `name`, else those whose system or series contains it (any case).
+
+    Raises UserError for a name that none has, with the nearest ones.
+    """
+    wanted = name.strip().casefold()
+    exact = [p for p in points if wanted in (p.series.casefold(), p.system.casefold())]
+    found = exact or [p for p in points if wanted in p.system.casefold() or wanted in p.series.casefold()]
+    if not found or not wanted:
+        names = sorted({p.system for p in points} | {p.series for p in points})
+        folded = {n.casefold(): n for n in names}
+        near = [folded[n] for n in difflib.get_close_matches(wanted[:80], folded, n=3, cutoff=0.5)]
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(
+            f"no point of a system or series {name[:60]!r}; {hint}accepted: part of a name such as {', '.join(near or names[:5])}"
+        )
+    return found
 
 
 @functools.lru_cache(maxsize=1)

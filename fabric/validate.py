@@ -8,7 +8,6 @@ about; below 64 KiB, latency.
 from __future__ import annotations
 
 import csv
-import difflib
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -71,7 +70,7 @@ class Report(NamedTuple):
 
 
 def compare(points: Iterable[Point], model: str = "fabric", system: str | None = None) -> Report:
-    """Predict every point that has a machine. system: only those whose system or series contains it (any case).
+    """Predict every point that has a machine. system: only those that published.named finds.
 
     Raises UserError for an unknown model, or a system that no point names.
     """
@@ -79,7 +78,7 @@ def compare(points: Iterable[Point], model: str = "fabric", system: str | None =
         raise UserError(f"model {model!r}; accepted: {', '.join(predict.MODELS)}")
     points = list(points)
     if system is not None:
-        points = _of_system(points, system)
+        points = published.named(points, system)
     compared, skipped = [], Counter()
     for point in points:
         try:
@@ -100,16 +99,6 @@ def compare(points: Iterable[Point], model: str = "fabric", system: str | None =
             continue
         compared.append(Compared(point, machine, guess.algorithm, guess.protocol, *measured, guess.seconds))
     return Report(model, tuple(compared), skipped)
-
-
-def _of_system(points: Sequence[Point], system: str) -> list[Point]:
-    wanted = system.casefold()
-    found = [p for p in points if wanted in p.system.casefold() or wanted in p.series.casefold()]
-    if not found:
-        names = sorted({p.system for p in points})
-        near = difflib.get_close_matches(system, names, n=3, cutoff=0.3) or names[:5]
-        raise UserError(f"no point of a system {system[:60]!r}; accepted: part of a name such as {', '.join(near)}")
-    return found
 
 
 def summary(name: str, compared: Sequence[Compared]) -> Summary:

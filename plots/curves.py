@@ -36,11 +36,13 @@ from ..bench.summary import (
 )
 from ..errors import UserError
 from . import style
+from .published import Published
 
 FORMATS = ("png", "svg", "pdf")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 PANEL = (4.45, 3.35)  # inches, width and height of one panel
 LEGEND_ROW = 0.21  # inches
+HOLLOW = ("o", "s", "^", "D", "v", "p", "<", ">")  # of published points
 FULL_MARKERS = 40  # a curve of more sizes than this is drawn without markers
 LIMIT_DOTS = (0, (1, 1.5))
 LIMIT_IN_SIGHT = 30  # a memory limit this many times above every curve is left out, for it would flatten them
@@ -88,14 +90,18 @@ def _with_clock(g: Group) -> Group:
 
 
 def curves(
-    results: Sequence[ResultFile] | Sequence[Record], traffic: Traffic | None = None, heading: bool = True
+    results: Sequence[ResultFile] | Sequence[Record],
+    traffic: Traffic | None = None,
+    heading: bool = True,
+    others: Sequence[Published] = (),
 ) -> Figure:
     """Two panels: bandwidth over size, time over size, both on logarithmic axes.
 
     Colour is the algorithm; the marker is the file (or the setting, where a file holds several); in-place is dashed and
     thinner; modelled times are dash-dotted without markers. The band is the 95 % confidence interval of the median.
     results: files, or the records of one run. traffic: as for ``bench.summary.limit_of``, for the memory limit.
-    heading: whether title and provenance stand above, for a figure that travels alone.
+    heading: whether title and provenance stand above, for a figure that travels alone. others: published series, drawn as hollow
+    marks without a line, in the colour of their algorithm: that of "auto" where the library chose, grey where busbw has none.
     Sizes or times of 0 have no place on a logarithmic axis and are left out.
     Raises PlotError where nothing is left to draw.
     """
@@ -104,15 +110,19 @@ def curves(
     if not drawable:
         raise PlotError("nothing to plot: no record has both a size and a time above 0")
     with matplotlib.rc_context(style.RC):
-        return _curves(found, drawable, traffic, heading)
+        return _curves(found, drawable, traffic, heading, others)
 
 
-def _curves(found: list[Group], drawable: list[Record], traffic: Traffic | None, heading: bool) -> Figure:
+def _curves(found: list[Group], drawable: list[Record], traffic: Traffic | None, heading: bool, others) -> Figure:
     colour = style.colours(s.algorithm for g in found for s in g.series)
     bus = any(r.ranks > 1 for r in drawable)
     rate = _rate(bus)
     limits = _limits(found, max(rate(r, t.seconds) for r in drawable for t in _timings(r)), traffic)
-    legends = [rows(h) for h in (_algorithm_handles(colour), _mark_handles(found, limits)) if h]
+    legends = [
+        rows(h)
+        for h in (_algorithm_handles(colour), _mark_handles(found, limits), _published_handles(others, colour))
+        if h
+    ]
     lines = sum(math.ceil(len(handles) / columns) for handles, columns in legends)
     above = 0.66 if heading else 0.05  # inches over the legend
     top, bottom, left, gap, right = above + 0.34 + LEGEND_ROW * lines, 0.62, 0.62, 0.85, 0.25
@@ -134,7 +144,20 @@ def _curves(found: list[Group], drawable: list[Record], traffic: Traffic | None,
                 for ax, value in ((rates, rate), (times, lambda r, seconds: seconds)):
                     heights[ax] += _draw(ax, s, which, value, dict(look, linestyle=dashes))
 
-    sizes = [r.size_bytes for r in drawable if r.size_bytes > 0]
+    for i, other in enumerate(others):
+        hollow = {
+            "linestyle": "", "marker": HOLLOW[i % len(HOLLOW)], "markersize": 5, "markerfacecolor": "none", "markeredgewidth": 1.0,
+            "markeredgecolor": _published_colour(other, colour), "zorder": 5, "label": f"published {other.name}",
+        }  # fmt: skip
+        sizes, seconds = zip(*other.points)
+        for ax, heights_drawn in (
+            (rates, [other.bandwidth(size, time, bus) for size, time in other.points]),
+            (times, seconds),
+        ):
+            ax.plot(sizes, heights_drawn, **hollow)
+            heights[ax] += heights_drawn
+
+    sizes = [r.size_bytes for r in drawable if r.size_bytes > 0] + [size for p in others for size, _ in p.points]
     for ax in (rates, times):
         style.size_axis(ax, min(sizes), max(sizes))
     heights[rates] += _draw_limits(rates, limits, colour)
@@ -154,6 +177,20 @@ def _curves(found: list[Group], drawable: list[Record], traffic: Traffic | None,
         legend(fig, handles, left / width, 1 - above / height, columns)
         above += LEGEND_ROW * math.ceil(len(handles) / columns)
     return fig
+
+
+def _published_colour(other: Published, colour: dict) -> str:
+    return colour.get(other.algorithm) or style.NAMED.get(other.algorithm, style.MUTED)
+
+
+def _published_handles(others: Sequence[Published], colour: dict) -> list[Line2D]:
+    return [
+        Line2D(
+            [], [], linestyle="", marker=HOLLOW[i % len(HOLLOW)], markersize=5, markerfacecolor="none",
+            markeredgecolor=_published_colour(p, colour), label=p.label,
+        )
+        for i, p in enumerate(others)
+    ]  # fmt: skip
 
 
 def legend(fig: Figure, handles: list, left: float, top: float, columns: int) -> None:

@@ -40,6 +40,7 @@ from . import style
 from .curves import PlotError, curves, headline, provenance, render
 from .page import escape as _e
 from .page import inline, page, variable
+from .published import MOST_PAIRS, Published, pairs
 
 DRAWN_SAMPLES = 40  # ticks in one strip; more samples are thinned to quantiles
 ROWS_A_TABLE = 400  # sizes of one algorithm that are listed
@@ -51,8 +52,8 @@ class ReportError(UserError):
     """A report that cannot be made or written; the message says what would be accepted."""
 
 
-def report(results: Sequence[ResultFile], traffic: Traffic | None = None) -> str:
-    """The page for one file or several. traffic: as for ``bench.summary.limit_of``.
+def report(results: Sequence[ResultFile], traffic: Traffic | None = None, others: Sequence[Published] = ()) -> str:
+    """The page for one file or several. traffic: as for ``bench.summary.limit_of``; others: published series beside them.
 
     The same files give the same page. Raises ReportError for no files.
     """
@@ -65,7 +66,7 @@ def report(results: Sequence[ResultFile], traffic: Traffic | None = None) -> str
     for f in results:
         heading = plain(f.path, 120) if len(results) > 1 else ""
         parts.append(_summary(f, heading, traffic))
-    parts.append(_figure(results, traffic, title))
+    parts += [_figure(results, traffic, title, others), _ratios(records, others)]
     for f in results:
         parts.append(_tables(f, colour, plain(f.path, 120) if len(results) > 1 else ""))
     parts += [_how_to_read(records), _memory(results), _measured(results), _environments(results), _footer(results)]
@@ -157,19 +158,58 @@ def _tiles(f: ResultFile, traffic: Traffic | None) -> str:
     return f'<div class="tiles">{cells}</div>'
 
 
-def _figure(results: Sequence[ResultFile], traffic: Traffic | None, title: str) -> str:
+def _figure(results: Sequence[ResultFile], traffic: Traffic | None, title: str, others) -> str:
     try:
-        fig = curves(results, traffic, heading=False)
+        fig = curves(results, traffic, heading=False, others=others)
     except PlotError:
         return ""  # only sizes or times of zero: the tables still say all there is
     modelled = ""
     if any(r.clock != WALL for f in results for r in f.records):
         modelled = " Dash-dotted curves without markers are modelled, not measured."
+    if others:
+        sources = "; ".join(dict.fromkeys(f"{p.name}: {plain(p.source, 300)}" for p in others))
+        modelled += f" Hollow marks are points that others have published. Sources: {_e(sources)}."
     svg = render(fig, "svg", **{"svg.fonttype": "none", "savefig.facecolor": "none"}).decode()
     return (
         f"<figure>{inline(svg, 'curves-', f'{title}: bandwidth and time over message size')}"
         "<figcaption>Medians over message size, both axes logarithmic. The bands are 95 % confidence intervals of the "
         f"medians; where none is seen it is narrower than the line.{modelled}</figcaption></figure>"
+    )
+
+
+def _ratios(records: Sequence[Record], others: Sequence[Published]) -> str:
+    """Measured and published times over modelled ones, where both exist."""
+    kinds = {r.clock == WALL for r in records}
+    if False not in kinds or (True not in kinds and not others):
+        return ""
+    found = pairs(records, others)
+    title = '<section class="prose"><h2>Where they differ from the model</h2>'
+    if not found:
+        return (
+            f"{title}<p>Nothing measured or published here has the size, the number of ranks and the algorithm of a modelled "
+            "point, so there is no ratio to give.</p></section>"
+        )
+    body = "".join(
+        f'<tr class="{"first" if i == 0 else "second"}">'
+        + (
+            f'<th scope="row" class="l" rowspan="{len(p.listed)}">{_e(p.what)}<span class="ran">{_e(plain(p.algorithm, 30))}, '
+            f"{p.ranks} ranks; model: {_e(p.model)}; median ratio {p.median:.3g} over {len(p.rows)} sizes</span></th>"
+            if i == 0
+            else ""
+        )
+        + f"<td>{_e(size_words(size))}</td><td>{_e(time_words(real, 'µs'))}</td><td>{_e(time_words(model, 'µs'))}</td>"
+        f"<td>{real / model:.3g}</td></tr>"
+        for p in found[:MOST_PAIRS]
+        for i, (size, real, model) in enumerate(p.listed)
+    )
+    cut = f'<p class="note">{len(found) - MOST_PAIRS} more pairs are not listed.</p>' if len(found) > MOST_PAIRS else ""
+    return (
+        f"{title}<p>The ratio is real time over modelled time: above 1, the all-reduce took longer than the model says. It says "
+        "how far the two are apart at equal size, ranks and algorithm, not why: the models exact and loggp know wires, ports and "
+        "overheads but not a library's protocols and kernels, and none knows what else ran on the machine. It means something "
+        'only if the modelled system is the one that was timed.</p><table class="ratios"><thead><tr><th class="l">what</th>'
+        f"<th>size</th><th>real time</th><th>modelled</th><th>ratio</th></tr></thead><tbody>{body}</tbody></table>{cut}"
+        "</section>"
     )
 
 
@@ -326,7 +366,7 @@ TERMS = {
         a dot at an end stands for samples beyond it.""",
     "stopped by": """confidence: the interval was narrow enough; iterations: a fixed number was asked for; budget: time
         ran out first, so the interval may be wider than wanted; exact: a modelled time, with nothing to repeat.""",
-    "modelled": "Computed on a described network, not measured; never compared with a measured time.",
+    "modelled": "Computed on a described network, not measured; never counted among measured times.",
 }
 
 

@@ -35,26 +35,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=KINDS,
         help="what to draw: over size, over ranks, or the map (default: by what the files hold)",
     )
+    parser.add_argument(
+        "--published", action="append", default=[], metavar="NAME",
+        help="draw this published series or system as points too (busbw validate --series lists them); may be given several times",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw, write each output, print the paths. Raises RecordError or PlotError, both with a one-line message."""
     from ..bench.record import read
+    from ..errors import UserError
     from ..plots.curves import save
 
+    if args.published and args.kind not in (None, "size"):
+        raise UserError(
+            f"--published with --kind {args.kind}: published points are drawn over size; accepted: --kind size"
+        )
+    others = published_series(args.published)
     results = [read(path) for path in args.files]
     for result in results:
         for note in result.notes:
             print(f"busbw plot: {note}", file=sys.stderr)
-    kinds = [args.kind] if args.kind else _kinds(results)
+    kinds = [args.kind] if args.kind else ["size"] if others else _kinds(results)
     for kind in kinds:
-        figure = _figure(kind, results)
+        figure = _figure(kind, results, others)
         for output in map(Path, args.output or [Path(args.files[0]).with_suffix(f".{args.format}")]):
             # The first picture has the name that was given, the others are named after what they show.
             print(
                 save(figure, output if kind == kinds[0] else output.with_name(f"{output.stem}-{kind}{output.suffix}"))
             )
     return 0
+
+
+def published_series(names: list[str]) -> list:
+    """The series of plots.published that the names mean. Raises UserError for a name that none has."""
+    if not names:
+        return []
+    from ..fabric.published import named, read
+    from ..plots.published import published
+
+    points = read()
+    return published(list(dict.fromkeys(p for name in names for p in named(points, name))))
 
 
 def _kinds(results) -> list[str]:
@@ -78,7 +99,7 @@ def _kinds(results) -> list[str]:
     return ["ranks", "map"] if wanted else ["ranks"]
 
 
-def _figure(kind: str, results):
+def _figure(kind: str, results, others):
     if kind == "ranks":
         from ..plots.scaling import scaling
 
@@ -89,4 +110,4 @@ def _figure(kind: str, results):
         return best_map(results)
     from ..plots.curves import curves
 
-    return curves(results)
+    return curves(results, others=others)

@@ -14,17 +14,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="PAGE", help="where to write, as .html (default: beside the first FILE)"
     )
+    parser.add_argument(
+        "--published", action="append", default=[], metavar="NAME",
+        help="draw this published series or system as points too (busbw validate --series lists them); may be given several times",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page and print its path. Raises RecordError or ReportError, both with a one-line message."""
     from ..bench.record import read
     from ..plots.report import report, save
+    from .plot import published_series
 
     output = Path(args.output) if args.output else Path(args.files[0]).with_suffix(".html")
+    others = published_series(args.published)
     results = [read(path) for path in args.files]
     for result in results:
         for note in result.notes:
             print(f"busbw report: {note}", file=sys.stderr)
-    print(save(report(results), output))
+    print(save(report(results, others=others), output))
     return 0
