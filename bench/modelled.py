@@ -65,7 +65,11 @@ def sweep(
         "command": " ".join(["busbw", *sys.argv[1:]]),
     }
     run = uuid.uuid4().hex[:12]
-    said = {k: v for k, v in asdict(options).items() if v not in (None, ()) and k not in ("ranks", "sizes", "threads")}
+    said = {
+        k: v
+        for k, v in asdict(options).items()
+        if v not in (None, ()) and k not in ("ranks", "sizes", "threads", "backend")
+    }
     said = {**said, "system": system.name, "overrides": list(overrides)}
     for m in _results(system, options, todo, progress, pool):
         r = _record(system, options, m, dtype, said, environment, run)

@@ -36,6 +36,7 @@ from .recurrence import is_stepped, ring_ps, ring_segment, tree_ps
 from .replay import Replay, replay
 
 MODELS = ("auto", "closed", "loggp", "recurrence", "replay", "library", "nccl")
+BACKENDS = ("cpu", "numba-cuda")
 EXACT = ("closed", "recurrence", "replay")
 REGULAR = ("ring", "tree")  # those with a recurrence
 IN_NETWORK = ("nvls", "nvls-tree", "sharp")  # no schedule of messages: switches add
@@ -58,7 +59,7 @@ class Options:
     model: one of MODELS; itemsize: bytes an element; slices: None takes an estimate's best; noise, stragglers: as noise.py
     and stragglers.py read them; failed_planes: planes of every NIC that are down; routing: instead of the card's; rails:
     as build.py has them, None suits the algorithm; stride: only every stride-th GPU takes part (a data-parallel group);
-    threads: of one point.
+    threads: of one point; backend: one of BACKENDS, "numba-cuda" evaluates rings on a GPU.
     """
 
     ranks: tuple[int, ...]
@@ -76,6 +77,7 @@ class Options:
     rails: str | float | None = None
     stride: int = 1
     threads: int = 1
+    backend: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,9 @@ def checked(system: System, options: Options) -> Options:
             raise UserError(f"--model recurrence: {name} has none; accepted: {', '.join(REGULAR)}, or --model replay")
         if options.model in ("nccl", "library") and name not in (*REGULAR, *IN_NETWORK, "auto"):
             raise UserError(f"--model {options.model}: no library runs {name}; accepted: ring, tree, auto")
+    _known("--backend", options.backend, BACKENDS)
+    if options.backend != "cpu":
+        options = _on_gpu(options, names)
     if not 0 <= options.seed < 1 << 62:
         raise UserError(f"--seed {options.seed}: accepted are 0 to {(1 << 62) - 1}")
     options = _replace(options, algorithms=tuple(dict.fromkeys(names)))
@@ -142,6 +147,21 @@ def checked(system: System, options: Options) -> Options:
         if p == 1 and (options.model in ("library", "nccl") or set(options.algorithms) & set(IN_NETWORK)):
             raise UserError("--ranks 1: a library's model needs 2 or more; accepted for one rank: --model auto")
     return options
+
+
+def _on_gpu(options: Options, names: Sequence[str]) -> Options:
+    """The options for rings on a GPU: one slice, one point at a time. Raises UserError where they do not apply or there is none."""
+    flag = f"--backend {options.backend}"
+    if options.model != "recurrence":
+        raise UserError(f"{flag}: goes with --model recurrence, not {options.model}; accepted: --backend cpu")
+    if set(names) != {"ring"} or options.channels != 1 or options.slices not in (None, 1):
+        raise UserError(f"{flag}: takes a ring of one channel and one slice; accepted: --algo ring, or --backend cpu")
+    from . import gpu_ring
+
+    reason = gpu_ring.available()
+    if reason:
+        raise UserError(f"{flag}: {reason}; accepted: --backend cpu")
+    return _replace(options, slices=1, threads=1)
 
 
 def _replace(options: Options, **changes) -> Options:
@@ -378,6 +398,8 @@ def _exact(net, algorithm, count, options: Options, channels, slices, level, pro
         return cut(net, count), level
     time = ring_ps if algorithm == "ring" else tree_ps
     how = {"channels": channels, "slices": slices, "threads": options.threads, "progress": progress}
+    if options.backend != "cpu" and algorithm == "ring":
+        how["method"] = "gpu"
     return time(net, count, options.itemsize, **how), level
 
 
@@ -400,7 +422,14 @@ def stepped_messages(system: System, options: Options, point: Point, least: int)
     """Messages of a point's ring of one channel and one slice that has to be stepped; 0 if it has none, or fewer than `least`."""
     count, p = point.size_bytes // options.itemsize, point.ranks
     algorithm = "ring" if point.algorithm == "auto" else point.algorithm
-    if algorithm != "ring" or p < 2 or count < 1 or 2 * p * (p - 1) < least or options.channels != 1:
+    if (
+        algorithm != "ring"
+        or options.backend != "cpu"
+        or p < 2
+        or count < 1
+        or 2 * p * (p - 1) < least
+        or options.channels != 1
+    ):
         return 0
     if options.model in ("library", "nccl") or _level(options, algorithm, p, count) != "recurrence":
         return 0

@@ -63,6 +63,10 @@ def add_arguments(parser) -> None:
         "--slices", type=int, metavar="N", help="pieces of a chunk in flight (default: an estimate's best)"
     )
 
+    what.add_argument("--backend", default="cpu", help=(
+        "numba-cuda: evaluate rings on a GPU, with --model recurrence --algo ring (default cpu)"
+    ))  # fmt: skip
+
     system = parser.add_argument_group("the system")
     system.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=(
         "a figure of the card, such as nic.rate=400Gb/s or nodes=64; may be given several times"
@@ -177,6 +181,7 @@ def _options(args, system):
         routing=args.routing,
         rails=_rails(args.rails),
         threads=_threads(),
+        backend=args.backend,
     )
 
 
