@@ -19,8 +19,7 @@ from ..errors import UserError
 from ..fabric.network import PS, Network, delay_ps, pair_class, wire_ps, work_ps
 from ..transports.clock import Costs
 from ..transports.session import Job, Session, Unavailable
-from .measure import Effort, Measured, check_after
-from .pattern import pattern
+from .measure import Effort, Measured, check_after, check_before
 from .record import Timing
 from .statistics import median_interval
 
@@ -167,15 +166,7 @@ def emulate(session: Session, job: Job, effort: Effort, pace: float | None = Non
     Without noise there is one sample (or as many as effort.iterations says, all alike), with noise NOISY_SAMPLES. pace: hold
     each message until its virtual arrival times this. Raises Unavailable, Stalled.
     """
-    session.prepare(job)
-    wrong = None
-    data = pattern(job.dtype, job.op, session.ranks, seed=1)
-    session.fill(data.table)
-    if effort.check:
-        session.run()
-        wrong = session.check(data.low, data.high)
-    if job.in_place:  # results feed the next all-reduce
-        session.fill(lambda rank: np.zeros_like(data.table(rank)))
+    data, wrong = check_before(session, job, effort)
     samples = effort.iterations or (NOISY_SAMPLES if session.clock.noisy else 1)
     finish = session.virtual(samples).finish
     seconds = _across(finish, effort.across) / PS

@@ -42,17 +42,7 @@ class Measured:
 
 def measure(session: Session, job: Job, effort: Effort) -> Measured:
     """Measure one mode of one size; called by all processes of the session together. Raises Unavailable, Stalled."""
-    session.prepare(job)
-    wrong = None
-    data = pattern(job.dtype, job.op, session.ranks, seed=1)
-    session.fill(data.table)
-    if effort.check:
-        session.run()
-        wrong = session.check(data.low, data.high)
-    # In-place results feed the next all-reduce, which must not slow down on denormals or overflow to nan.
-    if job.in_place:
-        session.fill(lambda rank: np.zeros_like(data.table(rank)))
-
+    data, wrong = check_before(session, job, effort)
     estimate, warmups = _warm_up(session, effort)
     inner = 1 if effort.fresh else _repeats(estimate)
     samples, late, stopped = _samples(session, effort, inner, estimate)
@@ -120,6 +110,21 @@ def _samples(session: Session, effort: Effort, inner: int, estimate: float) -> t
         # Half as many again as there are, and no more than the time left has room for.
         room = (until - time.perf_counter()) / max(float(np.median(samples)) * inner, 1e-9)
         size = int(max(1, min(len(everything) // 2 + 1, room, 1000)))
+
+
+def check_before(session: Session, job: Job, effort: Effort) -> tuple[Pattern, int | None]:
+    """Prepare the job and fill the inputs; (their pattern, wrong elements of a first all-reduce or None: not checked)."""
+    session.prepare(job)
+    wrong = None
+    data = pattern(job.dtype, job.op, session.ranks, seed=1)
+    session.fill(data.table)
+    if effort.check:
+        session.run()
+        wrong = session.check(data.low, data.high)
+    # In-place results feed the next all-reduce, which must not slow down on denormals or overflow to nan.
+    if job.in_place:
+        session.fill(lambda rank: np.zeros_like(data.table(rank)))
+    return data, wrong
 
 
 def check_after(session: Session, job: Job, data: Pattern) -> int:

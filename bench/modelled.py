@@ -380,6 +380,8 @@ def sizes_of(first: int, last: int, factor: float | None, step: int | None, item
 
 # In words.
 
+BYTES_MATTER_LITTLE = 64  # a message so many times smaller than the largest tells the latency of all
+
 
 def words(system: System, options: Options, records: Sequence[Record]) -> list[str]:
     """What the sweep says, after bench.summary.words: which port bounds the bandwidth, and what is in the way of it."""
@@ -394,13 +396,14 @@ def words(system: System, options: Options, records: Sequence[Record]) -> list[s
         best = min((c for c in curves if c.at(size)), key=lambda c: c.at(size).best.seconds)
         at_end = best.at(size)
         share = at_end.busbw() / limit
-        start = best.records[0].best.seconds
+        smallest = best.records[0]
+        start = smallest.best.seconds
         head = f"{setting.ranks} ranks: " if len(settings(everything)) > 1 else ""
         text = (
             f"{head}The {name} would carry {rate_words(limit)} busbw; at {size_words(size)} {plain(best.algorithm, 30)} gets "
             f"{share:.0%} of it"
         )
-        if share < 0.9:
+        if share < 0.9 and smallest.size_bytes <= size / BYTES_MATTER_LITTLE:
             latency = start / at_end.best.seconds
             text += (
                 f", held back by latency: {time_words(start)} of its {time_words(at_end.best.seconds)} pass at any size"

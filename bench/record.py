@@ -114,6 +114,23 @@ class ResultFile:
     notes: list[str]
 
 
+def claim(path: Path, *, resume: bool | None = None) -> str:
+    """Make the folder of a result file to be written, and try to write, so that a sweep does not fail at its first record.
+
+    resume: whether the file may have records already; None: the command has no --resume. Raises UserError.
+    """
+    if path.exists() and path.stat().st_size and not resume:
+        other = "name another file" if resume is None else "add --resume to go on from it, or name another file"
+        raise UserError(f"--out {path}: exists; {other}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab"):
+            pass
+    except OSError as e:
+        raise UserError(f"--out {path}: cannot be written: {e.strerror}; name a file in a folder of yours") from None
+    return str(path)
+
+
 def append(path: str | os.PathLike, line: str) -> None:
     """Append one line and flush it to the system, so that a kill afterwards cannot lose it.
 

@@ -200,12 +200,13 @@ def _threads() -> int:
 
 def _sweep(args, system, options, pool) -> int:
     from ..bench import modelled
+    from ..bench.record import claim
     from ..bench.summary import words
     from ..bench.table import footer, header, row
     from ..kernels.dtypes import find_dtype
 
     modelled.check_memory(system, options)
-    out = _result_path(args.out)
+    out = claim(Path(args.out)) if args.out else None
     said = _Progress(args.quiet)
     print(_preamble(system, options, pool, args.set), flush=True)
     lines = header().split("\n")
@@ -428,22 +429,6 @@ def _warn(records) -> None:
             seen.setdefault(text, set()).add(r.algorithm)
     for text, names in seen.items():
         print(f"Warning: {', '.join(sorted(names))}: {text}.")
-
-
-def _result_path(text: str | None) -> str | None:
-    """The result file, tried, so that a sweep does not fail at its first record."""
-    if text is None:
-        return None
-    path = Path(text)
-    if path.exists() and path.stat().st_size:
-        raise UserError(f"--out {path}: exists; name another file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab"):
-            pass
-    except OSError as e:
-        raise UserError(f"--out {path}: cannot be written: {e.strerror}; name a file in a folder of yours") from None
-    return str(path)
 
 
 def _preamble(system, options, pool, settings) -> str:

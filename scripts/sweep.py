@@ -246,16 +246,10 @@ def _result_path(args) -> str | None:
 
     if mpi.launched_rank() != 0:
         return args.out or "the first rank's"
+    from ..bench.record import claim
+
     path = Path(args.out) if args.out else Path(RESULT_FOLDER) / time.strftime("sweep-%Y%m%d-%H%M%S.jsonl")
-    if path.exists() and not args.resume and path.stat().st_size:
-        raise UserError(f"--out {path}: exists; add --resume to go on from it, or name another file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab"):
-            pass
-    except OSError as e:
-        raise UserError(f"--out {path}: cannot be written: {e.strerror}; name a file in a folder of yours") from None
-    return str(path)
+    return claim(path, resume=args.resume)
 
 
 def _preamble(options, session, out, resumed: int) -> str:
