@@ -248,7 +248,7 @@ def machine(point: Point) -> Machine:
     per_node = point.per_node or max(1, point.ranks // point.nodes)
     alone = point.nodes == 1 or point.nic.lower().startswith("none")
     domain = point.ranks if alone else per_node
-    if not alone and re.search(r"NVL72", point.system, re.IGNORECASE):
+    if not alone and re.search(r"NVL72", f"{point.system} {point.gpu} {point.nic}", re.IGNORECASE):
         domain = min(NVL72, point.ranks)
     nics, rate, assumed = (0, 0.0, ()) if alone else _network(point, gpu, per_node, table)
     transport = {} if alone else _find(table["transports"], f"{point.nic} {point.system}") or {}
