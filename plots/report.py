@@ -365,7 +365,8 @@ TERMS = {
         the median. In the strips each tick is a sample, the tall tick the median and the band its confidence interval;
         a dot at an end stands for samples beyond it.""",
     "stopped by": """confidence: the interval was narrow enough; iterations: a fixed number was asked for; budget: time
-        ran out first, so the interval may be wider than wanted; exact: a modelled time, with nothing to repeat.""",
+        ran out first, so the interval may be wider than wanted; exact: the schedule's
+        time on a model, with nothing to repeat; formula: a model's estimate.""",
     "modelled": "Computed on a described network, not measured; never counted among measured times.",
 }
 
