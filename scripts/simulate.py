@@ -8,11 +8,10 @@ if not __package__:
     run_as_module(__file__)
 
 import os
-import sys
-import time
 from pathlib import Path
 
 from ..errors import UserError
+from ._progress import ProgressLine
 
 HELP = "model all-reduce on a system, from one node to 300,000 GPUs"
 
@@ -207,7 +206,7 @@ def _sweep(args, system, options, pool) -> int:
 
     modelled.check_memory(system, options)
     out = claim(Path(args.out)) if args.out else None
-    said = _Progress(args.quiet)
+    said = ProgressLine(not args.quiet, every=0.1, settle=1.0)
     print(_preamble(system, options, pool, args.set), flush=True)
     lines = header().split("\n")
     print("\n".join([lines[0], f"{lines[1]}  # algorithm, ranks", lines[2]]), flush=True)
@@ -444,29 +443,3 @@ def _preamble(system, options, pool, settings) -> str:
     if settings:
         lines.append(f"# set: {', '.join(settings)}")
     return "\n".join([*lines, "#"])
-
-
-class _Progress:
-    """A progress line on stderr where that is a terminal."""
-
-    def __init__(self, quiet: bool):
-        self.shows = not quiet and sys.stderr.isatty()
-        self.started = self.last = time.monotonic()
-        self.shown = False
-
-    def progress(self, done: float, total: int, text: str) -> None:
-        now = time.monotonic()
-        if not self.shows or (self.shown and now - self.last < 0.1):
-            return
-        eta = ""
-        if done > 0 and now - self.started > 1:
-            eta = f", about {(now - self.started) / done * (total - done):.0f} s to go"
-        sys.stderr.write(f"\r\033[K[{int(done) + 1}/{total}] {text}{eta}")
-        sys.stderr.flush()
-        self.shown, self.last = True, now
-
-    def clear(self) -> None:
-        if self.shown:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
-            self.shown = False

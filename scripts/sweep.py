@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from ..errors import UserError
+from ._progress import ProgressLine
 
 HELP = "measure all-reduce bandwidth over message sizes"
 
@@ -365,9 +366,7 @@ class _Speaker:
         from ..transports import mpi
 
         self.silent = mpi.launched_rank() != 0
-        self.shows_progress = not quiet and sys.stderr.isatty()
-        self.started = time.monotonic()
-        self.shown = False
+        self._line = ProgressLine(not quiet)
 
     def line(self, text: str) -> None:
         if not self.silent:
@@ -375,19 +374,8 @@ class _Speaker:
             print(text, flush=True)
 
     def progress(self, index: int, total: int, text: str) -> None:
-        if self.silent or not self.shows_progress:
-            return
-        eta = ""
-        if index:
-            left = (time.monotonic() - self.started) / index * (total - index)
-            eta = f", about {left:.0f} s to go"
-        count = f"[{index + 1}/{total}] " if total else ""
-        sys.stderr.write(f"\r\033[K{count}{text}{eta}")
-        sys.stderr.flush()
-        self.shown = True
+        if not self.silent:
+            self._line.progress(index, total, text)
 
     def clear(self) -> None:
-        if self.shown:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
-            self.shown = False
+        self._line.clear()
