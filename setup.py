@@ -6,11 +6,13 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 ROOMS = ["kernels", "collectives", "transports", "fabric", "bench", "interchange", "plots", "scripts"]
+FLOORS = ["fabric.cards", "fabric.physics", "fabric.time", "fabric.library"]
 DATA = [
-    "fabric/systems/*.yaml",
-    "fabric/systems/parts/*.yaml",
+    "fabric/cards/systems/*.yaml",
+    "fabric/cards/systems/parts/*.yaml",
     "fabric/workloads/*.yaml",
     "fabric/data/*",
+    "fabric/library/data/*",
     "kernels/cuda/*",
     "transports/cuda/*",
 ]
@@ -36,7 +38,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     package_dir={"busbw": "."},
-    packages=["busbw"] + [f"busbw.{room}" for room in ROOMS],
+    packages=["busbw"] + [f"busbw.{room}" for room in ROOMS + FLOORS],
     install_requires=["numpy>=1.26", "numba>=0.61", "matplotlib>=3.8", "mpi4py>=4.1", "pyyaml>=6"],
     package_data={"busbw": DATA},
     extras_require={

@@ -1,7 +1,7 @@
 """Emulation: real ranks under a network's virtual clock, and one all-reduce size measured on it.
 
 Ranks move and reduce real data; the time is what the network's figures say of the messages they send (transports/clock.py),
-so it is the same on every machine and equals that of fabric/replay.py to the last picosecond.
+so it is the same on every machine and equals that of fabric/time/replay.py to the last picosecond.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numba import njit
 from ..collectives import ALGORITHMS
 from ..collectives.schedule import COPY, RECV, RECV_REDUCE, REDUCE, SEND
 from ..errors import UserError
-from ..fabric.network import PS, Network, delay_ps, pair_class, wire_ps, work_ps
+from ..fabric.physics.network import PS, Network, delay_ps, pair_class, wire_ps, work_ps
 from ..transports.clock import Costs
 from ..transports.session import Job, Session, Unavailable
 from .measure import Effort, Measured, check_after, check_before
@@ -24,7 +24,7 @@ from .record import Timing
 from .statistics import median_interval
 
 if TYPE_CHECKING:
-    from ..fabric.card import System
+    from ..fabric.cards.card import System
 
 NOISY_SAMPLES = 25  # a fixed number, so that the same seed gives the same median on every machine
 PACED_SAMPLES = 3  # without noise
@@ -32,7 +32,7 @@ PACED_SAMPLES = 3  # without noise
 
 @dataclass(frozen=True)
 class FabricClock:
-    """A fabric.network.Network as a transports.clock.Clock. Sample i has the noise of `sample_seed(network.seed, i)`."""
+    """A fabric.physics.network.Network as a transports.clock.Clock. Sample i has the noise of `sample_seed(network.seed, i)`."""
 
     name: str
     network: Network
@@ -71,7 +71,7 @@ class FabricClock:
 
 def load_system(fabric: str, overrides: Iterable[str], ranks: int | None) -> System:
     """The card of that name or file, with figures set. Raises UserError, also where it has fewer GPUs than `ranks`."""
-    from ..fabric import card
+    from ..fabric.cards import card
 
     system = card.override(card.load(fabric), overrides)
     if ranks is not None and ranks > system.gpus:
@@ -95,7 +95,7 @@ def fabric_clock(
 ) -> FabricClock:
     """The virtual clock of `ranks` ranks on the first GPUs of a system, with the networks that `busbw simulate` takes.
 
-    channels: of the schedules, for how many ranks of a host use its NICs at once; the other figures as fabric.build.build.
+    channels: of the schedules, for how many ranks of a host use its NICs at once; the other figures as fabric.physics.build.build.
     Raises UserError.
     """
     from ..fabric.simulate import Options, network_for

@@ -23,9 +23,9 @@ from functools import partial
 from .. import __version__
 from ..errors import UserError
 from ..fabric import simulate
-from ..fabric.card import System
-from ..fabric.recurrence import ring_blocks
+from ..fabric.cards.card import System
 from ..fabric.simulate import Modelled, Options, Point
+from ..fabric.time.recurrence import ring_blocks
 from ..kernels.dtypes import find_dtype
 from . import record as result_file
 from .api import SweepResult
@@ -297,7 +297,7 @@ def simulate_sweep(
     on_record: Callable[[Record], None] | None = None,
     **options,
 ) -> SweepResult:
-    """Simulate all-reduce on a system: its name, the path of a card, or a fabric.card.System.
+    """Simulate all-reduce on a system: its name, the path of a card, or a fabric.cards.card.System.
 
     ranks: one number, several, or text as on the command line; None: all GPUs. first, last: bytes, or text ("64K"); overrides:
     "nic.rate=400Gb/s", ...; options: any other field of busbw.fabric.simulate.Options (model, noise, stragglers,
@@ -305,7 +305,7 @@ def simulate_sweep(
     """
     from dataclasses import fields
 
-    from ..fabric import card
+    from ..fabric.cards import card
 
     known = {f.name for f in fields(Options)} - {"sizes", "itemsize"}
     for name in options:

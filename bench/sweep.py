@@ -13,11 +13,11 @@ import numpy as np
 
 from ..collectives import ALGORITHMS, build
 from ..errors import UserError
-from ..fabric.card import THIS_MACHINE
-from ..fabric.noise import parse as parse_noise
-from ..fabric.planes import rate_left
-from ..fabric.routing import ROUTINGS
-from ..fabric.stragglers import factors as straggler_factors
+from ..fabric.cards.card import THIS_MACHINE
+from ..fabric.physics.noise import parse as parse_noise
+from ..fabric.physics.planes import rate_left
+from ..fabric.physics.routing import ROUTINGS
+from ..fabric.physics.stragglers import factors as straggler_factors
 from ..kernels.dtypes import DTYPES, OPS, find_dtype, find_op
 from ..transports.clock import stamps_needed
 from ..transports.fault import fault_from_environment
@@ -65,7 +65,7 @@ class Options:
     consecutive ranks as one host; modes: "out_of_place", "in_place".
 
     fabric: a system card's name or file: times are then virtual, on that network. Only with it: overrides: "nic.rate=400Gb/s", ...;
-    seed: of noise and of ECMP's hashes; noise: delays (fabric/noise.py); stragglers: "17:50%", ... (fabric/stragglers.py);
+    seed: of noise and of ECMP's hashes; noise: delays (fabric/physics/noise.py); stragglers: "17:50%", ... (stragglers.py there);
     routing: instead of the card's; failed_planes: planes of every NIC that are down; pace: how many wall-clock seconds a
     virtual second shall last.
     """

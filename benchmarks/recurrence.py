@@ -17,10 +17,10 @@ import time
 from functools import partial
 
 import numpy as np
-from busbw.fabric.closed import hop
-from busbw.fabric.closed import ring_ps as closed_ring_ps
-from busbw.fabric.network import NOISE_ENTRIES, Network, network
-from busbw.fabric.recurrence import processors, ring_ps, tree_ps
+from busbw.fabric.physics.network import NOISE_ENTRIES, Network, network
+from busbw.fabric.time.closed import hop
+from busbw.fabric.time.closed import ring_ps as closed_ring_ps
+from busbw.fabric.time.recurrence import processors, ring_ps, tree_ps
 
 NODE = 8
 

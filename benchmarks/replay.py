@@ -21,7 +21,7 @@ import numpy as np
 
 
 def _network(ranks):
-    from busbw.fabric.network import flat
+    from busbw.fabric.physics.network import flat
 
     return flat(
         ranks, latency=700_000, byte_ps=10.0, send_overhead=200_000, recv_overhead=200_000, gap=5_000, reduce_ps=0.5
@@ -30,25 +30,25 @@ def _network(ranks):
 
 def replay_table(ranks):
     from busbw.collectives import build
-    from busbw.fabric.replay import replay
+    from busbw.fabric.time.replay import replay
 
     schedule, net = build("ring", ranks, 1 << 28), _network(ranks)
     return lambda: replay(schedule, net, 4)
 
 
 def replay_formula(name, ranks, slices=1):
-    from busbw.fabric.generated import Generated
-    from busbw.fabric.replay import replay
+    from busbw.fabric.time.generated import Generated
+    from busbw.fabric.time.replay import replay
 
     schedule, net = Generated(name, ranks, 1 << 28, slices=slices), _network(ranks)
     return lambda: replay(schedule, net, 4)
 
 
 def replay_fat_tree(ranks):
-    from busbw.fabric.contention import fat_tree
-    from busbw.fabric.generated import Generated
-    from busbw.fabric.replay import replay
-    from busbw.fabric.routing import FatTree
+    from busbw.fabric.physics.routing import FatTree
+    from busbw.fabric.time.contention import fat_tree
+    from busbw.fabric.time.generated import Generated
+    from busbw.fabric.time.replay import replay
 
     side = round(ranks**0.5)
     tree = FatTree(ports=side, leaves=side, pods=1, middles=side, port_rate=100e9, up_rate=100e9)
@@ -62,14 +62,14 @@ PICOSECONDS = (700_000, 200_000, 5_000, 10)  # L, o, g, G of the peers' runs
 
 
 def loggops_ring(ranks):
-    from busbw.fabric.loggops import LogGOPS, RingGoal, simulate
+    from busbw.fabric.time.loggops import LogGOPS, RingGoal, simulate
 
     return lambda: simulate(RingGoal(ranks, 1 << 30), LogGOPS(*PICOSECONDS))
 
 
 def loggops_goal(name, ranks):
     from busbw.collectives import build
-    from busbw.fabric.loggops import LogGOPS, simulate
+    from busbw.fabric.time.loggops import LogGOPS, simulate
     from busbw.interchange.goal import from_schedule
 
     goal = from_schedule(build(name, ranks, 1 << 28, in_place=True), 4)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from busbw.fabric import card
-from busbw.fabric.build import build
-from busbw.fabric.routing import FatTree, hashed_max_load, hashed_mean, permutation_flows, ring_flows, route
+from busbw.fabric.cards import card
+from busbw.fabric.physics.build import build
+from busbw.fabric.physics.routing import FatTree, hashed_max_load, hashed_mean, permutation_flows, ring_flows, route
 
 TREES = {
     "2 tiers, 2,048 ports": FatTree(ports=32, leaves=64, pods=1, middles=32),

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from busbw.collectives import build
-from busbw.fabric.published import read
-from busbw.fabric.validate import compare
+from busbw.fabric.library.published import read
+from busbw.fabric.library.validate import compare
 from busbw.plots.curves import save
 from busbw.plots.schedule_picture import ring_picture, tree_picture
 from busbw.plots.validation import validation

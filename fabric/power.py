@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from . import card, host, topology, units
-from .card import System
+from .cards import card, units
+from .cards.card import System
+from .physics import host, topology
 
 _FLOPS = Path(__file__).parent / "data" / "flops.yaml"
 LEAST, MOST = 1e2, 1e12  # watts

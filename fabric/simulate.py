@@ -26,14 +26,15 @@ import numpy as np
 from ..collectives import ALGORITHMS, build
 from ..collectives.schedule import Schedule
 from ..errors import UserError
-from . import closed, predict
-from .build import build as build_network
-from .card import System
-from .generated import Generated
-from .network import PS, Network
-from .rails import sharing
-from .recurrence import is_stepped, ring_ps, ring_segment, tree_ps
-from .replay import Replay, replay
+from .cards.card import System
+from .library import predict
+from .physics.build import build as build_network
+from .physics.network import PS, Network
+from .physics.rails import sharing
+from .time import closed
+from .time.generated import Generated
+from .time.recurrence import is_stepped, ring_ps, ring_segment, tree_ps
+from .time.replay import Replay, replay
 
 MODELS = ("auto", "closed", "loggp", "recurrence", "replay", "library", "nccl")
 BACKENDS = ("cpu", "numba-cuda")
@@ -156,7 +157,7 @@ def _on_gpu(options: Options, names: Sequence[str]) -> Options:
         raise UserError(f"{flag}: goes with --model recurrence, not {options.model}; accepted: --backend cpu")
     if set(names) != {"ring"} or options.channels != 1 or options.slices not in (None, 1):
         raise UserError(f"{flag}: takes a ring of one channel and one slice; accepted: --algo ring, or --backend cpu")
-    from . import gpu_ring
+    from .time import gpu_ring
 
     reason = gpu_ring.available()
     if reason:

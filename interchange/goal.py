@@ -26,7 +26,7 @@ from numba import njit
 
 from ..collectives.schedule import COPY, RECV, RECV_REDUCE, REDUCE, SEND, STEP, Schedule
 from ..errors import UserError
-from ..fabric.loggops import ANY, GOAL_CALC, GOAL_RECV, GOAL_SEND, Goal, goal
+from ..fabric.time.loggops import ANY, GOAL_CALC, GOAL_RECV, GOAL_SEND, Goal, goal
 
 FILE_LIMIT = 64 << 20  # bytes of text; parsed, they take some ten times as much
 RANKS_LIMIT = 1 << 22

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..bench.record import Record, busbw_factor
 from ..bench.summary import WALL, plain
 from ..errors import UserError
-from ..fabric.published import Point
+from ..fabric.library.published import Point
 
 MOST_SERIES = 8  # in one figure: as many as there are marks to tell apart
 ROWS_A_PAIR = 6  # sizes of one pair of curves that are listed

@@ -18,8 +18,17 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ..bench.summary import plain, size_words, time_words
-from ..fabric.network import PS
-from ..fabric.replay import SPAN_COPY, SPAN_FIELDS, SPAN_OVERHEAD, SPAN_RECV, SPAN_REDUCE, SPAN_SEND, SPAN_WAIT, Trace
+from ..fabric.physics.network import PS
+from ..fabric.time.replay import (
+    SPAN_COPY,
+    SPAN_FIELDS,
+    SPAN_OVERHEAD,
+    SPAN_RECV,
+    SPAN_REDUCE,
+    SPAN_SEND,
+    SPAN_WAIT,
+    Trace,
+)
 from . import style
 from .curves import LEGEND_ROW, PlotError, legend, rows
 

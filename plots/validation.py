@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..fabric.validate import TARGETS, Compared, Report, summary
+from ..fabric.library.validate import TARGETS, Compared, Report, summary
 from . import style
 from .curves import PlotError
 

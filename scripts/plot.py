@@ -71,7 +71,7 @@ def published_series(names: list[str]) -> list:
     """The series of plots.published that the names mean. Raises UserError for a name that none has."""
     if not names:
         return []
-    from ..fabric.published import named, read
+    from ..fabric.library.published import named, read
     from ..plots.published import published
 
     points = read()

@@ -115,7 +115,8 @@ def run(args) -> int:
 
 
 def _run(args, pool) -> int:
-    from ..fabric import card, simulate
+    from ..fabric import simulate
+    from ..fabric.cards import card
 
     system = card.override(card.load(args.system), args.set)
     uses = [name for name in ("timeline", "workload", "buckets", "power") if getattr(args, name)]
@@ -246,7 +247,7 @@ def _best(system, options, ranks: int, size_bytes: int) -> tuple[str, float]:
 
 def _timeline(args, system, options) -> int:
     from ..bench.summary import size_words
-    from ..fabric.network import PS
+    from ..fabric.physics.network import PS
     from ..fabric.simulate import traced
     from ..plots.timeline import MOST_RANKS, title_of
 
@@ -273,7 +274,7 @@ def _timeline(args, system, options) -> int:
 def _draw(path: Path, trace, ranks: int, title: str, note: str, system) -> None:
     ports = (system.node.link.name.split(",")[0], "NIC")
     if path.suffix.lower() == ".json":
-        from ..fabric.timeline import chrome_trace
+        from ..fabric.time.timeline import chrome_trace
 
         try:
             path.write_text(chrome_trace(trace, name=title, port_names=ports), encoding="utf-8")
@@ -384,7 +385,8 @@ def _buckets(text: str):
 def _power(args, system, options) -> int:
     from dataclasses import replace
 
-    from ..fabric import card, power
+    from ..fabric import power
+    from ..fabric.cards import card
 
     watts = power.parse(args.power)
     other = card.load(args.against or "memphis-h100-100k")
@@ -400,7 +402,7 @@ def _power(args, system, options) -> int:
 def _power_table(c) -> list[str]:
     from ..bench.record import busbw_factor
     from ..bench.summary import size_words, time_words
-    from ..fabric import units
+    from ..fabric.cards import units
 
     sites, size = c.sites, c.size_bytes
     rates = [size / t * busbw_factor(s.gpus) / 1e9 for s, t in zip(sites, c.seconds)]

@@ -40,7 +40,7 @@ def run(args) -> int:
         return _list(args.json)
     if not args.name:
         raise UserError("which system? accepted: busbw systems show NAME (busbw systems lists them)")
-    from ..fabric import card
+    from ..fabric.cards import card
 
     system = card.override(card.load(args.name), args.settings)
     return _show(system, args.json)
@@ -49,7 +49,7 @@ def run(args) -> int:
 def _list(as_json: bool) -> int:
     import json
 
-    from ..fabric import card
+    from ..fabric.cards import card
 
     rows = []
     for name in card.names():
@@ -110,7 +110,8 @@ def _shape(system) -> str:
 def _show(system, as_json: bool) -> int:
     import json
 
-    from ..fabric import card, topology, units
+    from ..fabric.cards import card, units
+    from ..fabric.physics import topology
 
     near, parts = topology.nearness(system, 1), topology.parts(system)  # fails if it cannot be built
     if as_json:
@@ -152,7 +153,7 @@ def _show(system, as_json: bool) -> int:
 
 def shown(value, rule: dict) -> str:
     """A figure as a card writes it."""
-    from ..fabric import units
+    from ..fabric.cards import units
 
     if rule.get("many"):
         return ", ".join(shown(item, {**rule, "many": False}) for item in value)

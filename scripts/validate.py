@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the comparison. Raises UserError for a table, system or path that cannot be used."""
     from ..errors import UserError
-    from ..fabric.published import read
-    from ..fabric.validate import compare, write
+    from ..fabric.library.published import read
+    from ..fabric.library.validate import compare, write
 
     report = compare(read(args.csv), args.model, args.system)
     if not report.compared:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 def lines(report, by_series: bool = False) -> list[str]:
     """The printed report."""
     from ..bench.summary import plain, size_words
-    from ..fabric.validate import TARGETS, assumptions, defaults, summaries, summary
+    from ..fabric.library.validate import TARGETS, assumptions, defaults, summaries, summary
 
     def percent(value):
         return "" if value is None else f"{value:.1%}"

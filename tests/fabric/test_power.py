@@ -2,7 +2,8 @@
 
 import pytest
 from busbw.errors import UserError
-from busbw.fabric import card, power
+from busbw.fabric import power
+from busbw.fabric.cards import card
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

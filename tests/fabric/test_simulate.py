@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from busbw.collectives import ALGORITHMS
 from busbw.errors import UserError
-from busbw.fabric import card, simulate
-from busbw.fabric.bounds import bounds
-from busbw.fabric.build import build
-from busbw.fabric.network import flat, network, pair_class, wire_ps
+from busbw.fabric import simulate
+from busbw.fabric.cards import card
+from busbw.fabric.physics.bounds import bounds
+from busbw.fabric.physics.build import build
+from busbw.fabric.physics.network import flat, network, pair_class, wire_ps
 from busbw.fabric.simulate import Options, Point, checked, evaluate
 from hypothesis import given, settings
 from hypothesis import strategies as st

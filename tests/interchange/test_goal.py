@@ -5,8 +5,8 @@ import pytest
 from busbw.collectives import ALGORITHMS, build
 from busbw.collectives.schedule import RECV, RECV_REDUCE, SEND
 from busbw.errors import UserError
-from busbw.fabric.loggops import GOAL_CALC, GOAL_RECV, GOAL_SEND, LogGOPS, simulate
-from busbw.fabric.replay import StuckError
+from busbw.fabric.time.loggops import GOAL_CALC, GOAL_RECV, GOAL_SEND, LogGOPS, simulate
+from busbw.fabric.time.replay import StuckError
 from busbw.interchange import goal
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -5,7 +5,7 @@ import csv
 
 import pytest
 from busbw.errors import UserError
-from busbw.fabric import published as data
+from busbw.fabric.library import published as data
 from busbw.plots.curves import curves
 from busbw.plots.published import MOST_SERIES, pairs, published
 from busbw.plots.report import report

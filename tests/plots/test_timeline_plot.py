@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from busbw.collectives import build
-from busbw.fabric.network import network
-from busbw.fabric.replay import SPAN_RECV, SPAN_REDUCE, SPAN_SEND, SPAN_WAIT, Trace, replay
+from busbw.fabric.physics.network import network
+from busbw.fabric.time.replay import SPAN_RECV, SPAN_REDUCE, SPAN_SEND, SPAN_WAIT, Trace, replay
 from busbw.plots.curves import PlotError, save
 from busbw.plots.timeline import MOST_LINES, timeline, title_of
 from matplotlib.collections import LineCollection, PolyCollection

@@ -58,7 +58,7 @@ def test_overrides_change_the_answer_and_stand_in_the_record(tmp_path):
 
 
 def test_a_card_of_ones_own_is_simulated(tmp_path, capsys):
-    from busbw.fabric import card
+    from busbw.fabric.cards import card
 
     source = Path(card.__file__).parent / "systems" / "dgx-h100-cx7.yaml"
     mine = tmp_path / "mine.yaml"

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from busbw.fabric import card
+from busbw.fabric.cards import card
 from busbw.scripts import main
 
 

@@ -8,8 +8,8 @@ from busbw.bench.emulate import FabricClock, sample_seed
 from busbw.bench.pattern import pattern
 from busbw.collectives import ALGORITHMS, build
 from busbw.collectives.schedule import INPUT, OUTPUT, Schedule, StepList
-from busbw.fabric.network import NOISE_ENTRIES, network
-from busbw.fabric.replay import replay
+from busbw.fabric.physics.network import NOISE_ENTRIES, network
+from busbw.fabric.time.replay import replay
 from busbw.kernels.dtypes import find_dtype
 from busbw.transports import mpi
 from busbw.transports.program import causality

@@ -13,9 +13,9 @@ from busbw.bench.table import row
 from busbw.collectives import ALGORITHMS, build
 from busbw.errors import UserError
 from busbw.fabric import simulate
-from busbw.fabric.card import load
-from busbw.fabric.network import NOISE_ENTRIES, delay_ps, flat
-from busbw.fabric.replay import replay
+from busbw.fabric.cards.card import load
+from busbw.fabric.physics.network import NOISE_ENTRIES, delay_ps, flat
+from busbw.fabric.time.replay import replay
 from busbw.scripts import main
 
 _spec = importlib.util.spec_from_file_location("busbw_test_mpirun", Path(__file__).parent.parent / "mpirun.py")
@@ -31,7 +31,7 @@ def test_every_algorithm_takes_the_time_that_simulate_computes():
         fabric="dgx-h100-cx7", overrides=HOSTS_OF_TWO, ranks=6, first=64, last=1 << 18, factor=64.0, algorithms="all"
     )
     assert len(result.records) == 3 * len(ALGORITHMS)
-    from busbw.fabric.card import override
+    from busbw.fabric.cards.card import override
 
     system = override(load("dgx-h100-cx7"), HOSTS_OF_TWO)
     clock = fabric_clock("dgx-h100-cx7", 6, overrides=HOSTS_OF_TWO)

@@ -1,4 +1,4 @@
-"""Emulated ranks under a virtual clock: real data, and to the picosecond the times of fabric/replay.py."""
+"""Emulated ranks under a virtual clock: real data, and to the picosecond the times of fabric/time/replay.py."""
 
 import importlib.util
 import json
@@ -11,8 +11,8 @@ from busbw.bench.emulate import FabricClock, sample_seed
 from busbw.bench.pattern import pattern
 from busbw.collectives import ALGORITHMS, build
 from busbw.collectives.schedule import INPUT, OUTPUT, Schedule, StepList
-from busbw.fabric.network import NOISE_ENTRIES, flat, network
-from busbw.fabric.replay import replay
+from busbw.fabric.physics.network import NOISE_ENTRIES, flat, network
+from busbw.fabric.time.replay import replay
 from busbw.kernels.dtypes import find_dtype
 from busbw.transports.program import CLOCK_BEGIN, CLOCK_END, CLOCK_RECV, CLOCK_SEND, KIND, LOCAL, causality
 from busbw.transports.session import Job, Session, Unavailable

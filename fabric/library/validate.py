@@ -1,0 +1,185 @@
+"""The model held against points that others have measured.
+
+Every point gets a machine (published.py) and a prediction (predict.py). Errors are relative, (model - measured) /
+measured, of busbw for messages of 64 MiB and more and of time for shorter ones: above, bandwidth is what a user asks
+about; below 64 KiB, latency.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ...errors import UserError
+from . import predict, published
+from .published import Machine, Point
+
+SMALL, LARGE = 64 << 10, 64 << 20  # bytes
+REGIMES = ("small", "between", "large")
+TARGETS = {"small": 0.30, "large": 0.15}  # median absolute errors aimed at: time below 64 KiB, busbw from 64 MiB up
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One point and its prediction; seconds, and busbw in bytes a second."""
+
+    point: Point
+    machine: Machine
+    algorithm: str  # what was taken, as in nccl.ALGORITHMS
+    protocol: str
+    measured: float
+    measured_busbw: float
+    modelled: float
+
+    @property
+    def modelled_busbw(self) -> float:
+        return self.measured_busbw * self.measured / self.modelled
+
+    @property
+    def regime(self) -> str:
+        return "small" if self.point.size < SMALL else "large" if self.point.size >= LARGE else "between"
+
+    @property
+    def error(self) -> float:
+        """Relative: of busbw in the large regime, of time in the others. Above 0: the model says more."""
+        if self.regime == "large":
+            return self.modelled_busbw / self.measured_busbw - 1
+        return self.modelled / self.measured - 1
+
+
+class Summary(NamedTuple):
+    """What a group of points says. Medians by regime; None where the group has no such point."""
+
+    name: str
+    points: int
+    absolute: dict[str, float | None]
+    signed: dict[str, float | None]
+    worst: Compared | None
+    chosen: tuple[str, ...]  # algorithms that were taken, most frequent first
+
+
+class Report(NamedTuple):
+    model: str
+    compared: tuple[Compared, ...]
+    skipped: Counter  # points by reason
+
+
+def compare(points: Iterable[Point], model: str = "fabric", system: str | None = None) -> Report:
+    """Predict every point that has a machine. system: only those that published.named finds.
+
+    Raises UserError for an unknown model, or a system that no point names.
+    """
+    if model not in predict.MODELS:
+        raise UserError(f"model {model!r}; accepted: {', '.join(predict.MODELS)}")
+    points = list(points)
+    if system is not None:
+        points = published.named(points, system)
+    compared, skipped = [], Counter()
+    for point in points:
+        try:
+            machine = published.machine(point)
+        except published.Skipped as e:
+            skipped[str(e)] += 1
+            continue
+        measured = point.measured()
+        if measured is None:
+            skipped["no size, or neither time nor busbw above 0"] += 1
+            continue
+        try:
+            guess = predict.explain(
+                machine.platform, point.ranks, point.size, machine.algorithm, model, machine.without
+            )
+        except UserError as e:
+            skipped[str(e)] += 1
+            continue
+        compared.append(Compared(point, machine, guess.algorithm, guess.protocol, *measured, guess.seconds))
+    return Report(model, tuple(compared), skipped)
+
+
+def summary(name: str, compared: Sequence[Compared]) -> Summary:
+    errors = {regime: [c.error for c in compared if c.regime == regime] for regime in REGIMES}
+    return Summary(
+        name,
+        len(compared),
+        {r: statistics.median(map(abs, e)) if e else None for r, e in errors.items()},
+        {r: statistics.median(e) if e else None for r, e in errors.items()},
+        max(compared, key=lambda c: abs(c.error), default=None),
+        tuple(name for name, _ in Counter(c.algorithm for c in compared).most_common()),
+    )
+
+
+def summaries(compared: Sequence[Compared], by_series: bool = False) -> list[Summary]:
+    """One summary a system (or a series), in the order of the file."""
+    groups: dict[str, list[Compared]] = {}
+    for c in compared:
+        groups.setdefault(c.point.series if by_series else c.point.system, []).append(c)
+    return [summary(name, group) for name, group in groups.items()]
+
+
+def defaults(compared: Sequence[Compared]) -> Counter:
+    """How often each (algorithm, protocol) was assumed where the library chose for itself."""
+    return Counter((c.algorithm, c.protocol) for c in compared if c.machine.algorithm == "auto")
+
+
+def assumptions(compared: Sequence[Compared]) -> Counter:
+    """What was assumed because the source does not say, and for how many points."""
+    return Counter(text for c in compared for text in c.machine.assumed)
+
+
+COLUMNS = (
+    "line",
+    "id",
+    "system",
+    "nodes",
+    "ranks",
+    "algorithm",
+    "modelled_algorithm",
+    "modelled_protocol",
+    "size_bytes",
+    "measured_us",
+    "modelled_us",
+    "measured_busbw_GBps",
+    "modelled_busbw_GBps",
+    "error",
+    "error_of",
+    "assumed",
+)
+
+
+def write(report: Report, path: str | Path) -> Path:
+    """One row a compared point, as CSV. Raises UserError for a path that cannot be written."""
+    path = Path(path)
+    try:
+        with path.open("w", newline="", encoding="utf-8") as f:
+            out = csv.writer(f, lineterminator="\n")
+            out.writerow(COLUMNS)
+            for c in report.compared:
+                p = c.point
+                out.writerow(
+                    (
+                        p.line,
+                        p.series,
+                        p.system,
+                        p.nodes,
+                        p.ranks,
+                        p.algorithm,
+                        c.algorithm,
+                        c.protocol,
+                        p.size,
+                        f"{c.measured * 1e6:.6g}",
+                        f"{c.modelled * 1e6:.6g}",
+                        f"{c.measured_busbw / 1e9:.6g}",
+                        f"{c.modelled_busbw / 1e9:.6g}",
+                        f"{c.error:.4f}",
+                        "busbw" if c.regime == "large" else "time",
+                        "; ".join(c.machine.assumed),
+                    )
+                )
+    except OSError as e:
+        raise UserError(f"{path}: cannot be written: {e.strerror}") from None
+    return path
