@@ -106,9 +106,17 @@ class _Sending:
 
     steps: Iterator
     copied: deque = field(default_factory=deque)  # (event, half, nbytes) in order, on their way to the host
-    requests: list = field(default_factory=list)  # (request, half)
+    requests: list = field(default_factory=list)  # (request, half), those not known to be over
     exhausted: bool = False
-    read: bool = False  # the source may be overwritten
+
+    @property
+    def copied_out(self) -> bool:
+        return self.exhausted and not self.copied
+
+    def sent(self) -> bool:
+        """Whether the library has finished every request so far; asks it."""
+        self.requests = [(request, half) for request, half in self.requests if not request.Test()]
+        return not self.requests
 
 
 class _Halves:
@@ -176,7 +184,7 @@ class DeviceRank:
         for i, step in enumerate(table):
             op, count, after = int(step["op"]), int(step["count"]), int(step["after"])
             if after in sends:
-                self._until(lambda s=sends[after]: s.exhausted and s.read)
+                self._until(lambda s=sends[after]: self._may_overwrite(s))
             src = address(step["src_buffer"], step["src_offset"])
             dst = address(step["dst_buffer"], step["dst_offset"])
             peer, tag, nbytes = int(step["peer"]), TAG_BASE + int(step["channel"]), count * itemsize
@@ -214,18 +222,18 @@ class DeviceRank:
         """Move the messages being sent, oldest first, so that messages to one peer leave in order. True: all are gone."""
         for sending in self._sending:
             self._move(sending)
-            if not sending.exhausted or sending.copied:
+            if not sending.copied_out:
                 break  # the next message's segments come after all of this one's
         while self._sending and self._is_over(self._sending[0]):
             self._sending.popleft()
         return not self._sending
 
     def _is_over(self, sending: _Sending) -> bool:
-        if not sending.exhausted or sending.copied:
-            return False
-        sending.requests = [(request, half) for request, half in sending.requests if not request.Test()]
-        sending.read = sending.read or not self.aware or not sending.requests
-        return not sending.requests
+        return sending.copied_out and sending.sent()
+
+    def _may_overwrite(self, sending: _Sending) -> bool:
+        """Whether a message's source has been read: by the library where it has the device's address, else by the copies."""
+        return sending.sent() if self.aware else sending.copied_out
 
     def _move(self, sending: _Sending) -> None:
         while sending.copied and self.gpu.done(sending.copied[0][0]):
@@ -246,8 +254,6 @@ class DeviceRank:
             src, nbytes = segment[:2]
             self.gpu.copy(OUT, self._out.addresses[half], src, nbytes)
             sending.copied.append((self.gpu.record(OUT), half, segment))
-        if sending.exhausted and not sending.copied:
-            sending.read = True
 
     def _receive(self, step, src: int, dst: int, nbytes: int, itemsize: int, peer: int, tag: int) -> None:
         reduce, final = int(step["op"]) == RECV_REDUCE, bool(step["final"])

@@ -1,4 +1,4 @@
-"""Run under mpirun: device_mpi over late, shuffled streams on host memory; prints what was wrong as JSON."""
+"""Run under mpirun: device_mpi on host memory, with late, shuffled streams and with a late MPI; prints what was wrong as JSON."""
 
 import importlib.util
 import json
@@ -15,16 +15,27 @@ from busbw.transports.device_mpi import DeviceMpiSession  # noqa: E402
 from busbw.transports.session import Job  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 
-_spec = importlib.util.spec_from_file_location("busbw_late_gpu", Path(__file__).parent / "late_gpu.py")
-late_gpu = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(late_gpu)
+
+def beside(name):
+    spec = importlib.util.spec_from_file_location(f"busbw_{name}", Path(__file__).parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+late_gpu, late_comm = beside("late_gpu"), beside("late_comm")
 
 comm = MPI.COMM_WORLD
 bad, checks = [], 0
 for aware in (False, True):
-    for seed, (dtype, op) in enumerate((("float32", "sum"), ("bfloat16", "avg"))):
-        gpu = late_gpu.LateGpu(seed=100 * seed + comm.rank)
-        session = DeviceMpiSession(comm, gpu, 1 << 15, 1 << 18, aware=aware, segment_bytes=1024)
+    for seed, (late, dtype, op) in enumerate(
+        (("gpu", "float32", "sum"), ("gpu", "bfloat16", "avg"), ("mpi", "float32", "sum"))
+    ):
+        if late == "gpu":
+            session_comm, gpu = comm, late_gpu.LateGpu(seed=100 * seed + comm.rank)
+        else:
+            session_comm, gpu = late_comm.LateComm(comm, seed=comm.rank), late_gpu.PromptGpu(seed=comm.rank)
+        session = DeviceMpiSession(session_comm, gpu, 1 << 15, 1 << 18, aware=aware, segment_bytes=1024)
         for algorithm in ALGORITHMS:
             for count in (1, 1000, 5003):
                 for in_place in (False, True):
@@ -36,9 +47,9 @@ for aware in (False, True):
                         wrong = session.check(data.low, data.high)
                         checks += 1
                         if wrong:
-                            bad.append([aware, dtype, op, algorithm, count, in_place, wrong])
+                            bad.append([aware, late, dtype, op, algorithm, count, in_place, wrong])
         timing = measure(session, Job("ring", 1000, dtype, op), Effort(iterations=3, warmup=1)).timing
         if timing.wrong or min(timing.samples) <= 0:
-            bad.append([aware, dtype, op, "measure", timing.wrong])
+            bad.append([aware, late, dtype, op, "measure", timing.wrong])
 if comm.rank == 0:
     print(json.dumps({"bad": bad, "checks": checks}))

@@ -96,3 +96,24 @@ class LateGpu:
 
     def close(self):
         pass
+
+
+class PromptGpu(LateGpu):
+    """The other extreme: everything is done as soon as it is queued and ready."""
+
+    def copy(self, stream, dst, src, nbytes):
+        super().copy(stream, dst, src, nbytes)
+        self._settle()
+
+    def reduce(self, stream, dst, a, b, count, final):
+        super().reduce(stream, dst, a, b, count, final)
+        self._settle()
+
+    def record(self, stream):
+        event = super().record(stream)
+        self._settle()
+        return event
+
+    def _settle(self) -> None:
+        while self._advance():
+            pass

@@ -22,7 +22,7 @@ def test_every_algorithm_is_right_sent_as_it_is_and_staged(ranks):
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["bad"] == []
-    assert result["checks"] == 336
+    assert result["checks"] == 504
 
 
 class _Library:
