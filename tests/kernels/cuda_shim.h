@@ -6,7 +6,8 @@
 // The second is for kernels that synchronise: __syncthreads() is a barrier of the block, and spins on flags in memory make
 // progress (shim::pause() in the loop lets others run). Inside: threadIdx, blockIdx, blockDim, gridDim (x only matters here,
 // y and z are 1), atomicAdd, __threadfence and its kin, launch bounds. Inline PTX is not run: code under test has a branch
-// `#ifdef BUSBW_CPU_SHIM`, and calls shim::load_aligned, store_aligned, load_acquire, store_release there.
+// `#ifdef BUSBW_CPU_SHIM`, and calls shim::load_aligned, store_aligned, load_acquire, store_release, store_relaxed there. So it
+// does for shared memory: `T& mine = shim::shared<T>();` is one T for each block, and __shared__ is refused.
 //
 // What this proves: indices, heads and tails, alignment (an aligned access elsewhere counts in shim::misaligned),
 // arithmetic. What it cannot: the PTX itself, the GPU's memory order, and its speed.
@@ -16,8 +17,10 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -26,7 +29,7 @@
 #define __global__
 #define __device__
 #define __host__
-#define __shared__ static
+#define __shared__ static_assert(false, "in the shim a block's memory is shim::shared<T>()");
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __restrict__
@@ -64,6 +67,11 @@ T load_acquire(const T* from) {
 template <typename T>
 void store_release(T* to, T value) {
   __atomic_store_n(to, value, __ATOMIC_RELEASE);
+}
+
+template <typename T>
+void store_relaxed(T* to, T value) {
+  __atomic_store_n(to, value, __ATOMIC_RELAXED);
 }
 
 inline void pause() { std::this_thread::yield(); }
@@ -126,35 +134,57 @@ class Barrier {
   unsigned count_, waiting_, turn_;
 };
 
-inline thread_local Barrier* block_barrier = nullptr;  // null where threads run one after the other
+// What the threads of one block have in common.
+struct Block {
+  explicit Block(unsigned threads) : barrier(threads) {}
+  Barrier barrier;
+  std::mutex mutex;
+  std::map<const void*, std::shared_ptr<void>> memory;  // by type
+};
+
+inline thread_local Block* block = nullptr;  // null where threads run one after the other
+
+template <typename T>
+const char key_of = 0;
+
+// The block's T, filled with rubbish as a GPU's shared memory is.
+template <typename T>
+T& shared() {
+  std::lock_guard<std::mutex> lock(block->mutex);
+  std::shared_ptr<void>& there = block->memory[&key_of<T>];
+  if (!there) {
+    there.reset(operator new(sizeof(T), std::align_val_t(alignof(T))),
+                [](void* memory) { operator delete(memory, std::align_val_t(alignof(T))); });
+    std::memset(there.get(), 0xA5, sizeof(T));
+  }
+  return *static_cast<T*>(there.get());
+}
 
 template <typename KERNEL>
-void launch(unsigned grid, unsigned block, KERNEL kernel) {
+void launch(unsigned grid, unsigned threads_a_block, KERNEL kernel) {
   gridDim = dim3(grid);
-  blockDim = dim3(block);
+  blockDim = dim3(threads_a_block);
   for (unsigned b = 0; b < grid; b++)
-    for (unsigned t = 0; t < block; t++) {
+    for (unsigned t = 0; t < threads_a_block; t++) {
       blockIdx.x = b;
       threadIdx.x = t;
       kernel();
     }
 }
 
-// A __shared__ variable is `static` here, so it is shared by all blocks too: launch kernels that use any with one block,
-// or index it by blockIdx under BUSBW_CPU_SHIM.
 template <typename KERNEL>
-void launch_together(unsigned grid, unsigned block, KERNEL kernel) {
-  std::vector<std::unique_ptr<Barrier>> barriers;
-  for (unsigned b = 0; b < grid; b++) barriers.push_back(std::make_unique<Barrier>(block));
+void launch_together(unsigned grid, unsigned threads_a_block, KERNEL kernel) {
+  std::vector<std::unique_ptr<Block>> blocks;
+  for (unsigned b = 0; b < grid; b++) blocks.push_back(std::make_unique<Block>(threads_a_block));
   std::vector<std::thread> threads;
   for (unsigned b = 0; b < grid; b++)
-    for (unsigned t = 0; t < block; t++)
+    for (unsigned t = 0; t < threads_a_block; t++)
       threads.emplace_back([&, b, t] {
         gridDim = dim3(grid);
-        blockDim = dim3(block);
+        blockDim = dim3(threads_a_block);
         blockIdx = dim3(b, 0, 0);
         threadIdx = dim3(t, 0, 0);
-        block_barrier = barriers[b].get();
+        block = blocks[b].get();
         kernel();
       });
   for (auto& thread : threads) thread.join();
@@ -163,7 +193,7 @@ void launch_together(unsigned grid, unsigned block, KERNEL kernel) {
 }  // namespace shim
 
 inline void __syncthreads() {
-  if (shim::block_barrier) shim::block_barrier->wait();
+  if (shim::block) shim::block->barrier.wait();
 }
 inline void __syncwarp(unsigned = ~0u) { __syncthreads(); }
 inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }

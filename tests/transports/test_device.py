@@ -9,6 +9,7 @@ from busbw.bench.measure import Effort, measure
 from busbw.bench.pattern import pattern
 from busbw.collectives import ALGORITHMS
 from busbw.collectives.schedule import INPUT, OUTPUT
+from busbw.transports import device
 from busbw.transports.device import DeviceSession
 from busbw.transports.session import Job, Stalled, Unavailable
 from hypothesis import given, settings
@@ -40,6 +41,11 @@ def reduce_with(s, job, inputs):
     return np.array([s.read(rank, OUTPUT) for rank in range(s.ranks)])
 
 
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(device, "VECTOR_BYTES_A_BLOCK", 128)  # so that small calls take several blocks too
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     ranks=st.integers(1, 5),
@@ -47,7 +53,7 @@ def reduce_with(s, job, inputs):
     count=st.sampled_from([0, 1, 2, 7, 100, 1023, 4099]),
     in_place=st.booleans(),
     way=st.sampled_from(["walk", "steps"]),
-    blocks=st.integers(1, 2),
+    blocks=st.integers(1, 3),
     slices=st.integers(1, 3),
     seed=st.integers(0, 2**32),
 )
@@ -57,6 +63,28 @@ def test_every_rank_holds_the_sum(folder, ranks, algorithm, count, in_place, way
     outputs = reduce_with(s, Job(algorithm, count, "float32", "sum", in_place, slices=slices), inputs)
     assert np.array_equal(outputs, np.broadcast_to(inputs.sum(axis=0), outputs.shape))
     assert s.devices[0].misaligned == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    ranks=st.integers(2, 6),
+    algorithm=st.sampled_from(list(ALGORITHMS)),
+    count=st.sampled_from([2, 100, 1500]),
+    blocks=st.integers(1, 3),
+    slices=st.integers(1, 3),
+    inner=st.integers(2, 5),
+    dtype=st.sampled_from(["float32", "int8"]),
+)
+def test_a_launch_of_many_all_reduces_leaves_the_last_ones_sum(
+    folder, ranks, algorithm, count, blocks, slices, inner, dtype
+):
+    s = session(folder, ranks, way="walk", resident=blocks * ranks)
+    data = pattern(dtype, "sum", ranks, seed=inner)
+    s.prepare(Job(algorithm, count, dtype, "sum", slices=slices))
+    s.fill(data.table)
+    s.time(2, inner)
+    assert s.check(data.low, data.high) == 0
+    assert s.devices[0].launches["walk"] == 2
 
 
 @pytest.mark.parametrize("algorithm", list(ALGORITHMS))

@@ -36,13 +36,16 @@ def test_walk_compiles_to_flags_of_the_right_scope_and_vector_accesses(dtype, op
     kernels = compiled.kernels()
     assert sorted(kernels) == ["run_rows", "walk"]
     scope = "sys" if system_scope else "gpu"
-    flags = re.findall(r"\b(?:ld\.acquire|st\.release|atom\.\w+\.acq_rel|ld\.relaxed|st\.relaxed)[\w.]*", compiled.ptx)
+    flags = re.findall(
+        r"\b(?:(?:ld|st|atom|red)\.(?:\w+\.)?(?:acquire|release|acq_rel|relaxed)|fence)[\w.]*", compiled.ptx
+    )
     assert set(flags) == {
         f"ld.acquire.{scope}.global.s64",
-        f"st.release.{scope}.global.s64",
+        f"fence.acq_rel.{scope}",
+        f"st.relaxed.{scope}.global.s64",
         f"atom.add.acq_rel.{scope}.global.u64",
     }
-    assert not re.search(r"ld\.acquire|st\.release|atom\.", kernels["run_rows"])  # launches stand for the flags
+    assert not set(flags) & set(re.findall(r"[\w.]+", kernels["run_rows"]))  # launches stand for the flags
     for name, ptx in kernels.items():
         assert ".local" not in ptx, f"{name} uses local memory"
         assert "ld.global.nc" not in re.sub(r"ld\.global\.nc\.[us]64", "", ptx), f"{name} reads data past the flags"
