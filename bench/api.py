@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields
 
 from . import record
 from .measure import Effort
+from .opening import session_for
+from .options import Options, checked
 from .record import Record, ResultFile
 from .sizes import parse_size
-from .sweep import Options, checked, session_for
 from .sweep import sweep as run_sweep
 
 
@@ -97,7 +98,7 @@ def sweep(
 
     first, last: bytes, or text as on the command line ("64K"); algorithms, dtypes, ops: names, or a comma list; budget:
     seconds for one size and mode; iterations: a fixed number of samples instead; on_record: called as each is finished;
-    options: any other field of busbw.bench.sweep.Options (ranks, channels, slices, transport, factor, ...).
+    options: any other field of busbw.bench.options.Options (ranks, channels, slices, transport, factor, ...).
 
     Raises busbw.errors.UserError for values that cannot be measured, TypeError for an unknown option.
     """
@@ -135,7 +136,7 @@ def load(path: str | os.PathLike) -> SweepResult:
 
 
 def _size(value: int | str) -> int:
-    from .sweep import OptionError
+    from .options import OptionError
 
     try:
         return parse_size(value) if isinstance(value, str) else int(value)

@@ -128,13 +128,16 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     from ..bench import record
-    from ..bench import sweep as bench
+    from ..bench.opening import session_for
+    from ..bench.options import checked
+    from ..bench.resume import resumable
+    from ..bench.sweep import sweep
     from ..bench.table import footer, header, row
     from ..transports import mpi
     from ..transports.session import Stalled
 
     options = _options(args)
-    options = bench.checked(options, mpi=mpi.launched())
+    options = checked(options, mpi=mpi.launched())
     out = _result_path(args)
     said = _Speaker(args.quiet)
     done: list = []
@@ -142,15 +145,15 @@ def run(args) -> int:
     limits: dict = {}
     try:
         said.progress(0, 0, "starting; the first time, kernels are compiled for this machine (about half a minute)")
-        with bench.session_for(options) as session:
+        with session_for(options) as session:
             said.silent = not session.is_root
             if out and args.resume and session.is_root and Path(out).exists():
-                done = bench.resumable(record.read(out), options, session.ranks)
+                done = resumable(record.read(out), options, session.ranks)
             keys = session.crew.agree([[r.algorithm, r.size_bytes, r.dtype, r.op] for r in done])
             said.line(_preamble(options, session, out, len(done)))
             named = len(options.algorithms) > 1
             said.line(header(named, args.per_iteration))
-            for r in bench.sweep(
+            for r in sweep(
                 options, session, done=done, done_keys=keys, out=out, progress=said.progress, on_limits=limits.update
             ):
                 finished.append(r)
@@ -182,8 +185,8 @@ def _all_right(records) -> bool:
 
 def _options(args):
     from ..bench.measure import Effort
+    from ..bench.options import OptionError, Options
     from ..bench.sizes import parse_size
-    from ..bench.sweep import OptionError, Options
 
     def size(flag: str, text: str | None) -> int | None:
         try:

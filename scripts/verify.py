@@ -23,7 +23,7 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> int:
-    from ..bench.sweep import OptionError
+    from ..bench.options import OptionError
     from ..collectives import ALGORITHMS
     from ..collectives.prove import prove_all
 

@@ -3,11 +3,16 @@
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from busbw.bench import gpu, record, summary, sweep
+from busbw.bench import gpu, record, summary
 from busbw.bench.measure import Effort
+from busbw.bench.opening import session_for
+from busbw.bench.options import Options, checked
+from busbw.bench.resume import resumable
+from busbw.bench.sweep import sweep
 from busbw.collectives import ALGORITHMS, build
 from busbw.errors import UserError
 from busbw.transports.device import DeviceSession
@@ -63,21 +68,25 @@ def test_a_backend_that_cannot_run_is_refused_with_what_is_missing():
 )
 def test_options_of_the_cpu_are_refused_with_a_gpu_backend(more, flag):
     with pytest.raises(UserError, match=flag):
-        sweep.checked(sweep.Options(last=64, backend="numba-cuda", **more), mpi=False)
+        checked(Options(last=64, backend="numba-cuda", **more), mpi=False)
 
 
 def test_nccl_needs_gpus():
     with pytest.raises(UserError, match="--algo nccl needs GPUs"):
-        sweep.checked(sweep.Options(last=64, algorithms=("nccl",), backend="cpu"), mpi=False)
+        checked(Options(last=64, algorithms=("nccl",), backend="cpu"), mpi=False)
     with pytest.raises(UserError, match="--gpus 2"):
-        sweep.checked(sweep.Options(last=64, backend="cpu", gpus=2), mpi=False)
+        checked(Options(last=64, backend="cpu", gpus=2), mpi=False)
 
 
 def test_a_sweep_on_the_cpu_imports_nothing_of_cuda():
     program = (
-        "import sys; from busbw.bench import sweep; from busbw.bench.measure import Effort\n"
-        "o = sweep.checked(sweep.Options(last=64, ranks=1, backend='cpu', effort=Effort(iterations=2, warmup=1)), mpi=False)\n"
-        "with sweep.session_for(o) as s: print(len(list(sweep.sweep(o, s))))\n"
+        "import sys\n"
+        "from busbw.bench.measure import Effort\n"
+        "from busbw.bench.opening import session_for\n"
+        "from busbw.bench.options import Options, checked\n"
+        "from busbw.bench.sweep import sweep\n"
+        "o = checked(Options(last=64, ranks=1, backend='cpu', effort=Effort(iterations=2, warmup=1)), mpi=False)\n"
+        "with session_for(o) as s: print(len(list(sweep(o, s))))\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('cupy', 'cupy_backends', 'cuda', 'pynvml', 'numba_cuda')\n"
         "       or m.startswith('numba.cuda')])"
     )
@@ -160,8 +169,8 @@ def test_a_whole_sweep_on_a_device_is_recorded_with_its_limits(folder, tmp_path,
     monkeypatch.setattr(
         gpu, "telemetry", lambda devices: {"driver": "1", "devices": [{"slowed_by": ["heat (software)"]}]}
     )
-    options = sweep.checked(
-        sweep.Options(
+    options = checked(
+        Options(
             first=8, last=1 << 20, factor=131072.0, algorithms=("ring", "auto"), backend="cupy",
             effort=Effort(iterations=3, warmup=1),
         ),
@@ -169,11 +178,11 @@ def test_a_whole_sweep_on_a_device_is_recorded_with_its_limits(folder, tmp_path,
     )  # fmt: skip
     assert options.ranks == gpu.EMULATED_RANKS
     out = tmp_path / "gpu.jsonl"
-    with sweep.session_for(options) as session:
+    with session_for(options) as session:
         first, second = gpu.lines(options, session)
         assert first == "# 1 x this machine's CPU, as a GPU, through cupy"
         assert second.startswith("# one of 2 GPUs, which cannot read one another's memory")
-        list(sweep.sweep(options, session, out=str(out)))
+        list(sweep(options, session, out=str(out)))
     result = record.read(out)
     assert [(r.algorithm, r.size_bytes, r.transport) for r in result.records] == [
         (a, s, "device") for s in (8, 1 << 20) for a in ("ring", "auto")
@@ -187,10 +196,10 @@ def test_a_whole_sweep_on_a_device_is_recorded_with_its_limits(folder, tmp_path,
         assert not any("share" in w and "cores" in w for w in r.warnings)
     assert result.limits["memory"] == "device" and {"copy", "add", "memcpy"} <= set(result.limits)
     assert any(line.startswith("Memory: at") for line in summary.words(result.records, result.limits))
-    again = sweep.resumable(result, options, options.ranks)
+    again = resumable(result, options, options.ranks)
     assert len(again) == 4
     with pytest.raises(UserError, match="measured with --backend cupy"):
-        sweep.resumable(result, sweep.replace(options, backend="cpu"), options.ranks)
+        resumable(result, replace(options, backend="cpu"), options.ranks)
 
 
 @needs_compiler

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from busbw.bench import gpu, gpu_selftest, sweep
+from busbw.bench import gpu, gpu_selftest
 from busbw.bench.measure import Effort, measure
+from busbw.bench.opening import session_for
+from busbw.bench.options import Options, checked
 from busbw.bench.pattern import pattern
+from busbw.bench.sweep import sweep
 from busbw.collectives import ALGORITHMS
 from busbw.kernels import cupy_cuda
 from busbw.transports import cupy_device
@@ -102,11 +105,11 @@ def test_memory_that_is_refused_is_a_memory_error_and_peers_are_enabled_once(fak
 def test_a_sweep_takes_the_gpu_and_names_it(fake, monkeypatch):
     monkeypatch.setattr(gpu, "driver_present", lambda: True)
     monkeypatch.setattr(gpu, "telemetry", lambda devices: {})
-    options = sweep.Options(last=64, factor=8.0, gpus=1, ranks=2, effort=Effort(iterations=2, warmup=1))
-    options = sweep.checked(options, mpi=False)
+    options = Options(last=64, factor=8.0, gpus=1, ranks=2, effort=Effort(iterations=2, warmup=1))
+    options = checked(options, mpi=False)
     assert options.backend == "cupy"
-    with sweep.session_for(options) as session:
-        records = list(sweep.sweep(options, session))
+    with session_for(options) as session:
+        records = list(sweep(options, session))
         assert gpu.lines(options, session)[0] == "# 1 x fake GPU, through cupy"
         assert "--backend auto found a GPU" in gpu.lines(options, session)[1]
     assert {r.transport for r in records} == {"device"}

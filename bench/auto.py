@@ -1,0 +1,52 @@
+"""Resolving "auto": the fastest algorithm at each size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..collectives import ALGORITHMS
+from ..transports.session import Session
+from .opening import job_for
+from .options import Options
+
+
+class Chooser:
+    """Resolves "auto": tries every algorithm briefly and keeps the fastest; the answer is remembered for each size."""
+
+    ROUNDS = 3
+    FAR_BEHIND = 3.0
+
+    def __init__(self, options: Options, session: Session):
+        self.options, self.session = options, session
+        self.candidates = {mode: list(ALGORITHMS) for mode in options.modes}
+
+    def choose(self, algorithm: str, count: int, dtype: str, op: str, mode: str) -> str:
+        if algorithm != "auto":
+            return algorithm
+        if self.session.clock:
+            return self._fastest_on_the_fabric(count, dtype, op, mode)
+        times: dict[str, list[float]] = {name: [] for name in self.candidates[mode]}
+        for round_ in range(self.ROUNDS):
+            for name in times:
+                self.session.prepare(job_for(self.options, name, count, dtype, op, mode, self.session.ranks, None))
+                if round_ == 0:
+                    self.session.run()
+                first, _ = self.session.time(1, 1)
+                inner = max(1, min(1000, int(20e-6 / max(float(first[0]), 1e-9))))
+                inner = self.session.crew.agree(inner)
+                samples, _ = self.session.time(5 if inner > 1 else 1, inner)
+                times[name].append(float(np.min(samples)))
+        best = {name: float(np.median(t)) for name, t in times.items()}
+        fastest = min(best, key=best.get)
+        # Who is far behind at this size is not tried at the next; sizes grow, and the order changes slowly.
+        keep = [n for n in best if best[n] <= self.FAR_BEHIND * best[fastest] or n in ("ring", "tree", "two-shot")]
+        fastest, self.candidates[mode] = self.session.crew.agree([fastest, keep])
+        return fastest
+
+    def _fastest_on_the_fabric(self, count: int, dtype: str, op: str, mode: str) -> str:
+        times = {}
+        for name in ALGORITHMS:
+            session = self.session
+            session.prepare(job_for(self.options, name, count, dtype, op, mode, session.ranks, session.clock))
+            times[name] = int(self.session.virtual(1).finish.max())
+        return min(times, key=times.get)

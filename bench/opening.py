@@ -1,0 +1,163 @@
+"""Opening a session: which ranks, with how much memory, under which clock."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+from ..collectives import ALGORITHMS, build
+from ..kernels.dtypes import find_dtype
+from ..transports.clock import stamps_needed
+from ..transports.fault import fault_from_environment
+from ..transports.session import REFERENCES, Job, Session
+from ..transports.shared import LocalCrew
+from ..transports.tuning import default_slices
+from . import gpu
+from .emulate import FabricClock, fabric_clock
+from .environment import available_bytes, last_level_cache
+from .options import OptionError, Options
+from .sizes import format_size
+
+
+@contextmanager
+def session_for(options: Options):
+    session = open_session(options)
+    try:
+        yield session
+    except BaseException as e:
+        session.abort(e)
+        raise
+    else:
+        session.close()
+
+
+def open_session(options: Options) -> Session:
+    """The ranks and their memory. Raises OptionError where the memory would not fit, Unavailable without MPI."""
+    from ..transports import mpi
+
+    largest = options.sizes()[-1]
+    if mpi.launched():
+        mpi.load()
+        from mpi4py import MPI
+
+        ranks = MPI.COMM_WORLD.size
+        here = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).size
+        _same_backend(MPI.COMM_WORLD.allgather(options.backend))
+    else:
+        ranks = here = options.ranks
+    clock = _clock(options, ranks)
+    scratch, messages = needs(options, ranks, clock)
+    if options.backend != "cpu":
+        return gpu.open_session(options, largest, scratch)
+    _check_memory(options, here, largest, scratch)
+    stamps = messages if clock else 0
+    if mpi.launched():
+        crew = mpi.MpiCrew(
+            largest,
+            scratch,
+            transport=options.transport,
+            node_size=options.node_size,
+            timeout=options.timeout,
+            stamps=stamps,
+        )
+    else:
+        crew = LocalCrew(ranks, largest, scratch, timeout=options.timeout, pin=options.pin, stamps=stamps)
+    return Session(
+        crew,
+        eager_bytes=options.eager_bytes,
+        cache_bytes=last_level_cache(),
+        fault=fault_from_environment(),
+        clock=clock,
+    )
+
+
+def needs(options: Options, ranks: int, clock: FabricClock | None) -> tuple[int, int]:
+    """(bytes of SCRATCH, messages sent) of the neediest rank over the sizes and algorithms asked for."""
+    sizes = options.sizes()
+    scratch = messages = 0
+    for name in options.algorithms:
+        for candidate in _candidates(name):
+            for dtype in options.dtypes:
+                d = find_dtype(dtype)
+                for mode in options.modes:
+                    counts = [size // d.itemsize for size in sizes]
+                    jobs = [job_for(options, candidate, n, dtype, "sum", mode, ranks, clock) for n in counts]
+                    # A size of its own has no more messages than the largest cut into as many slices.
+                    schedule = build(
+                        candidate,
+                        ranks,
+                        counts[-1],
+                        channels=options.channels,
+                        slices=max(job.slices for job in jobs),
+                        in_place=mode == "in_place",
+                    )
+                    scratch = max(scratch, schedule.scratch * d.itemsize)
+                    messages = max(messages, stamps_needed(schedule.tables))
+    return scratch, messages
+
+
+def _candidates(algorithm: str) -> list[str]:
+    """The schedules behind a name: "auto" stands for all."""
+    if algorithm in REFERENCES:
+        return []
+    return list(ALGORITHMS) if algorithm == "auto" else [algorithm]
+
+
+def job_for(
+    options: Options,
+    algorithm: str,
+    count: int,
+    dtype: str,
+    op: str,
+    mode: str,
+    ranks: int,
+    clock: FabricClock | None,
+) -> Job:
+    nbytes = count * find_dtype(dtype).itemsize
+    if options.slices:
+        slices = options.slices
+    elif clock:
+        slices = clock.slices(algorithm, nbytes, options.channels)
+    else:
+        slices = default_slices(algorithm, ranks, nbytes)
+    return Job(algorithm, count, dtype, op, mode == "in_place", options.channels, slices)
+
+
+def _same_backend(backends: list[str]) -> None:
+    if len(set(backends)) > 1:
+        raise OptionError(
+            f"--backend auto chose {' and '.join(sorted(set(backends)))} on different ranks; accepted: --backend cpu, or a GPU "
+            "with CuPy for every rank"
+        )
+
+
+def _clock(options: Options, ranks: int) -> FabricClock | None:
+    """The virtual clock of options.fabric; under mpirun everybody has the first rank's, even of a system that is measured."""
+    if options.fabric is None:
+        return None
+    clock = fabric_clock(
+        options.fabric,
+        ranks,
+        channels=options.channels,
+        overrides=options.overrides or (),
+        seed=options.seed or 0,
+        noise=options.noise,
+        stragglers=options.stragglers or (),
+        routing=options.routing,
+        failed_planes=options.failed_planes or 0,
+    )
+    from ..transports import mpi
+
+    return mpi.load().COMM_WORLD.bcast(clock) if mpi.launched() else clock
+
+
+def _check_memory(options: Options, ranks_here: int, largest: int, scratch: int) -> None:
+    free = available_bytes()
+    each = 2 * largest + scratch
+    if free is None or ranks_here * each <= 0.9 * free:
+        return
+    fits = int(0.9 * free / ranks_here / (each / max(largest, 1)))
+    power = 1 << max(3, fits.bit_length() - 1)
+    raise OptionError(
+        f"-e {format_size(largest)}: {ranks_here} ranks need {format_size(ranks_here * each)} for input, output and "
+        f"scratch, but {format_size(free)} are free here; -e {format_size(power).replace(' ', '')} would fit"
+    )
