@@ -5,7 +5,7 @@ Imports nothing of CUDA before a backend is asked for or a GPU driver is seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..transports.gate import Gate
 from ..transports.program import COUNT, DST2, FN
 
 BACKENDS = ("auto", "cpu", "cupy", "numba-cuda")
@@ -20,6 +21,7 @@ EMULATED_RANKS = 4  # on one GPU, where nobody said how many
 ROUNDS, PASSES = 5, 3
 LIMIT_CACHES = 8  # arrays of that many last-level caches each show memory, not cache
 LIMIT_BYTES_MIN = 1 << 20
+TABLE_ENTRIES = 256
 DRIVER_FILES = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")  # the last: under Windows
 
 
@@ -217,6 +219,9 @@ def bandwidths(device, nbytes: int) -> dict[str, float]:
         for _ in range(3):
             arrays.append(device.allocate(nbytes))
         dst, a, b = arrays
+        for source in (a, b):
+            _vary(device, source, nbytes, arrays)
+        gate = Gate([device])
         work = {
             "memcpy": (2, lambda: device.copy(dst, a, nbytes)),
             "copy": (2, lambda: device.launch("copy", "uint8", (dst, 0, a, nbytes), nbytes)),
@@ -224,8 +229,8 @@ def bandwidths(device, nbytes: int) -> dict[str, float]:
         }
         found = {}
         for name, (touched, once) in work.items():
-            seconds_of(device, once, 1)  # compiles, and wakes the clocks
-            seconds = float(np.median([seconds_of(device, once, PASSES) for _ in range(ROUNDS)]))
+            once()  # compiles, and wakes the clocks
+            seconds = float(np.median([seconds_of(gate, once, PASSES) for _ in range(ROUNDS)]))
             found[name] = touched * nbytes / max(seconds, 1e-9)
         return found
     finally:
@@ -233,12 +238,21 @@ def bandwidths(device, nbytes: int) -> dict[str, float]:
             device.release(array)
 
 
-def seconds_of(device, once, times: int) -> float:
-    """Seconds one call takes the device, of `times` in a row."""
-    start = device.event()
-    for _ in range(times):
-        once()
-    return device.seconds(start, device.event()) / times
+def _vary(device, array: int, nbytes: int, arrays: list[int]) -> None:
+    """Fill an array of float32 with numbers that no cache or memory can compress, as it may zeros."""
+    arrays.append(device.allocate(4 * TABLE_ENTRIES))
+    device.upload(arrays[-1], np.random.default_rng(array).standard_normal(TABLE_ENTRIES, np.float32))
+    device.launch("fill_4", "uint8", (array, arrays[-1], nbytes // 4, 0), nbytes)
+
+
+def seconds_of(gate: Gate, once: Callable[[], None], times: int) -> float:
+    """Seconds one call takes the gate's device, of `times` in a row."""
+
+    def enqueue():
+        for _ in range(times):
+            once()
+
+    return gate.seconds(enqueue) / times
 
 
 def traffic_bytes(session) -> int:

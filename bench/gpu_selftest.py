@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..kernels import selftest as kernels_selftest
 from ..kernels.dtypes import DEVICE_DTYPES, DTYPES, OPS
 from ..transports.device import DeviceSession
+from ..transports.gate import Gate
 from ..transports.session import Job, Unavailable
 from . import gpu
 from .environment import environment
@@ -293,8 +294,9 @@ def _latency(devices: DeviceRig) -> Iterator[Finding]:
             device = session.devices[0]
             at = device.allocate(4096)
             empty = lambda device=device, at=at: device.launch("fill_1", "uint8", (at, at, 0, 0), 1)  # noqa: E731
-            gpu.seconds_of(device, empty, 1)
-            launch = float(np.median([gpu.seconds_of(device, empty, 1) for _ in range(LATENCY_SAMPLES)]))
+            empty()
+            gate = Gate([device])
+            launch = float(np.median([gpu.seconds_of(gate, empty, 1) for _ in range(LATENCY_SAMPLES)]))
             best = {}
             for algorithm in ALGORITHMS:
                 session.prepare(Job(algorithm, 2, "float32", "sum"))

@@ -17,6 +17,7 @@ from busbw.bench.sizes import format_size, parse_size
 from busbw.collectives import ALGORITHMS
 from busbw.errors import UserError
 from busbw.transports.device import DeviceSession
+from busbw.transports.gate import Gate
 from busbw.transports.session import Job
 
 SAMPLES = 21
@@ -54,8 +55,9 @@ def all_reduce(backend: str, ranks: int, sizes: list[int], limits: dict, way: st
     def empty():
         device.launch("fill_1", "uint8", (at, at, 0, 0), 1)
 
-    gpu.seconds_of(device, empty, 1)
-    launch = float(np.median([gpu.seconds_of(device, empty, 1) for _ in range(SAMPLES)]))
+    empty()
+    gate = Gate(devices[:1])
+    launch = float(np.median([gpu.seconds_of(gate, empty, 1) for _ in range(SAMPLES)]))
     print(f"{ranks} ranks, {way}; an empty launch takes {launch * 1e6:.1f} us")
     for algorithm in ALGORITHMS:
         session.prepare(Job(algorithm, 2, "float32", "sum"))

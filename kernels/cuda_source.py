@@ -17,12 +17,17 @@ def source(name: str = "kernels.cu") -> str:
     return (FOLDER / name).read_text()
 
 
+def common_options() -> tuple[str, ...]:
+    """NVRTC's options for whatever includes a header of `kernels/cuda`."""
+    return ("-std=c++17", f"-I{FOLDER}")
+
+
 def options(dtype: str) -> tuple[str, ...]:
     """NVRTC's options for kernels.cu on a dtype (DEVICE_DTYPES), without the architecture."""
     if dtype not in DEVICE_DTYPES:
         raise ValueError(f"dtype {dtype!r} has no CUDA kernels; accepted: {', '.join(DEVICE_DTYPES)}")
     bits = ("-DBUSBW_WITH_BITS",) if dtype == BITS_DTYPE else ()
-    return ("-std=c++17", f"-I{FOLDER}", f"-DBUSBW_DTYPE={dtype}", f"-DBUSBW_THREADS={THREADS}", *bits)
+    return (*common_options(), f"-DBUSBW_DTYPE={dtype}", f"-DBUSBW_THREADS={THREADS}", *bits)
 
 
 def kernel_names(dtype: str) -> list[str]:

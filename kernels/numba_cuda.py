@@ -7,8 +7,9 @@ arrays; the kernels themselves are in `numba_cuda_kernels`. Under NUMBA_ENABLE_C
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,15 @@ def _kernel(name: str, dtype: str, device_id: int):
     return dispatcher, dispatcher.overloads[signature.args].max_cooperative_grid_blocks(THREADS)
 
 
+@lru_cache(maxsize=256)
+def _configured(dispatcher, blocks: int, threads: int, stream: Any):
+    """The dispatcher on a grid. Numba warns of every grid below 128 blocks, which small messages have for a reason: blocks with
+    nothing to do would only make the launch longer."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Grid size .* low occupancy")
+        return dispatcher[blocks, threads, stream]
+
+
 class _Driver:
     def describe(self, name: str, array: Any) -> device.DeviceArray:
         if simulated() and type(array).__name__ == "FakeCUDAArray":
@@ -74,7 +84,7 @@ class _Driver:
         dispatcher, most = _kernel(kernel, dtype, device_id)
         threads = SIMULATED_THREADS if simulated() else THREADS
         blocks = device.blocks_for(nbytes, threads, most)
-        dispatcher[blocks, threads, _stream(stream)](*[np.int64(x) for x in arguments])
+        _configured(dispatcher, blocks, threads, _stream(stream))(*[np.int64(x) for x in arguments])
 
     def upload(self, values: np.ndarray, stream: Any) -> Any:
         from numba import cuda

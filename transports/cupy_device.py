@@ -5,6 +5,7 @@ CuPy is used for CUDA's own calls alone. Kernels are compiled by kernels/cupy_co
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -14,14 +15,21 @@ import numpy as np
 
 from ..kernels import cuda_source, cupy_compile, cupy_cuda
 from .device_programs import OPS
-from .session import Unavailable
+from .flush import Flush
+from .session import Stalled, Unavailable
 
 FOLDER = Path(__file__).parent / "cuda"
-FLUSH_CACHES = 2  # the flushing buffer, in last-level caches
+WALK_ARGUMENTS = 12
+NOT_READY = 600  # cudaErrorNotReady
+PATIENCE = 120.0  # seconds that the host waits for a device
 
 
 def walk_source() -> str:
     return (FOLDER / "walk.cu").read_text()
+
+
+def gate_source() -> str:
+    return (FOLDER / "gate.cu").read_text()
 
 
 def walk_options(dtype: str, op: str, *, system_scope: bool = False) -> tuple[str, ...]:
@@ -40,6 +48,23 @@ def _function(name: str, dtype: str, op: str, device_id: int, system_scope: bool
 @cache
 def _module(dtype: str, op: str, device_id: int, system_scope: bool):
     return cupy_compile.load(walk_source(), walk_options(dtype, op, system_scope=system_scope))
+
+
+@cache
+def _gate(device_id: int):
+    """The kernel on the current device, which is `device_id`."""
+    return cupy_compile.load(gate_source(), cuda_source.common_options()).get_function("gate")
+
+
+def has_fired(event) -> bool:
+    """Whether the device has come to an event. Raises CuPy's CUDARuntimeError for what went wrong on the device, where
+    `event.done` would say no for ever."""
+    from cupy.cuda import runtime
+
+    status = runtime.eventQuery(event.ptr)
+    if status not in (0, NOT_READY):
+        runtime.check_status(status)
+    return status == 0
 
 
 def reach_one_another(ids: Sequence[int]) -> bool:
@@ -82,14 +107,21 @@ def open_devices(ids: Sequence[int] | None = None) -> list[CupyDevice]:
 
 
 class CupyDevice:
+    holds = True
+
     def __init__(self, device_id: int, *, system_scope: bool):
         import cupy
         from cupy.cuda import runtime
 
         self._cupy = cupy
+        self.patience = PATIENCE
         self._id, self._system_scope = device_id, system_scope
         self._device = cupy.cuda.Device(device_id)
         self._kept: dict = {}
+        self._pinned: list = []
+        self._walk_values = np.zeros(WALK_ARGUMENTS, np.int64)
+        # The driver copies the values when it launches, so that one table of pointers to them serves all launches.
+        self._walk_pointers = self._walk_values.ctypes.data + 8 * np.arange(WALK_ARGUMENTS, dtype=np.uintp)
         with self._device:
             self._stream = cupy.cuda.Stream(non_blocking=True)
             properties = runtime.getDeviceProperties(device_id)
@@ -98,7 +130,7 @@ class CupyDevice:
             attributes = self._device.attributes
             self._cooperative = bool(attributes["CooperativeLaunch"])
             self.processors = int(attributes["MultiProcessorCount"])
-            self._flushing = None  # made when first needed
+        self._flush: Flush | None = None  # made when first needed
 
     @property
     def stream(self):
@@ -142,13 +174,13 @@ class CupyDevice:
                 pointer = self._zeros(nbytes)
             except self._cupy.cuda.runtime.CUDARuntimeError as error:
                 raise MemoryError(f"{nbytes} bytes on {self.name} were refused: {error}") from None
-            self._stream.synchronize()
+            self._finish()
         self._kept[int(pointer.ptr)] = pointer
         return int(pointer.ptr)
 
     def release(self, address: int) -> None:
         with self._device:
-            self._stream.synchronize()
+            self._finish()
             del self._kept[address]
 
     def upload(self, address: int, values: np.ndarray) -> None:
@@ -159,7 +191,7 @@ class CupyDevice:
                 runtime.memcpyAsync(
                     address, values.ctypes.data, values.nbytes, runtime.memcpyHostToDevice, self._stream.ptr
                 )
-                self._stream.synchronize()  # `values` may be gone afterwards
+                self._finish()  # `values` may be gone afterwards
 
     def download(self, address: int, dtype: np.dtype, count: int) -> np.ndarray:
         out = np.empty(count, dtype)
@@ -167,7 +199,7 @@ class CupyDevice:
             if out.nbytes:
                 runtime = self._cupy.cuda.runtime
                 runtime.memcpyAsync(out.ctypes.data, address, out.nbytes, runtime.memcpyDeviceToHost, self._stream.ptr)
-            self._stream.synchronize()
+            self._finish()
         return out
 
     def zero(self, address: int, nbytes: int) -> None:
@@ -198,12 +230,20 @@ class CupyDevice:
 
     def walk(self, dtype: str, op: str, blocks: int, arguments: Sequence[int]) -> None:
         # The driver's own call, since CuPy's cooperative modules are linked with a library that only the full toolkit has.
-        values = np.array(arguments, np.int64)
-        pointers = np.array([values[i:].ctypes.data for i in range(len(values))], np.uintp)
+        self._walk_values[:] = arguments
         with self._device:
             kernel = self._function("walk", dtype, op)
             self._cupy.cuda.driver.launchCooperativeKernel(
-                kernel.ptr, blocks, 1, 1, cuda_source.THREADS, 1, 1, 0, self._stream.ptr, pointers.ctypes.data
+                kernel.ptr,
+                blocks,
+                1,
+                1,
+                cuda_source.THREADS,
+                1,
+                1,
+                0,
+                self._stream.ptr,
+                self._walk_pointers.ctypes.data,
             )
 
     def graph(self, dtype: str, op: str, steps: Sequence[tuple[int, int, int]]) -> Any:
@@ -237,17 +277,42 @@ class CupyDevice:
         return event
 
     def seconds(self, start: Any, end: Any) -> float:
-        end.synchronize()
+        self.wait(end)
         return self._cupy.cuda.get_elapsed_time(start, end) * 1e-3
 
-    def flush_cache(self) -> None:
+    def fired(self, event: Any) -> bool:
+        return has_fired(event)
+
+    def pinned(self, nbytes: int) -> int:
+        runtime = self._cupy.cuda.runtime
         with self._device:
-            if self._flushing is None:
-                self._flushing = self._zeros(max(1 << 20, FLUSH_CACHES * self._l2_bytes))
-            self._flushing.memset_async(0, self._flushing.mem.size, self._stream)
+            memory = self._cupy.cuda.PinnedMemory(nbytes, runtime.hostAllocPortable | runtime.hostAllocMapped)
+        self._pinned.append(memory)
+        return int(memory.ptr)
+
+    def hold(self, word: int, turn: int, limit_ns: int) -> None:
+        with self._device, self._stream:
+            _gate(self._id)((1,), (1,), tuple(np.int64(x) for x in (word, turn, limit_ns)))
+
+    def wait(self, event: Any) -> None:
+        """Until the event has fired. Polled, since nothing ends a synchronisation with a device that hangs. Raises Stalled."""
+        until = time.monotonic() + self.patience
+        while not has_fired(event):
+            if time.monotonic() > until:
+                raise Stalled(f"{self.name} did not finish its work within {self.patience:g} s")
+
+    def _finish(self) -> None:
+        """Until all work is done. Raises Stalled."""
+        self.wait(self.event())
+
+    def flush_cache(self) -> None:
+        if self._flush is None:
+            self._flush = Flush(self, self._l2_bytes)
+        self._flush()
 
     def close(self) -> None:
         with self._device:
-            self._stream.synchronize()
+            self._finish()
             self._kept.clear()
-            self._flushing = None
+            self._pinned.clear()
+        self._flush = None

@@ -10,7 +10,7 @@ import numpy as np
 from ..kernels import cupy_cuda
 from ..kernels.device import final_op
 from ..kernels.dtypes import find_device_dtype
-from .cupy_device import CupyDevice
+from .cupy_device import CupyDevice, has_fired
 from .device_mpi import COMPUTE, IN, OUT
 from .session import Unavailable
 
@@ -96,10 +96,10 @@ class CupyStreams:
         self._streams[stream].wait_event(event)
 
     def done(self, event: Any) -> bool:
-        return bool(event.done)
+        return has_fired(event)
 
     def finish(self, event: Any) -> None:
-        event.synchronize()
+        self.device.wait(event)
 
     def close(self) -> None:
         for stream in self._streams.values():

@@ -23,23 +23,30 @@ import numpy as np
 
 from ..collectives import build
 from ..collectives.schedule import INPUT, OUTPUT, SCRATCH
+from ..kernels.cuda_source import THREADS
 from ..kernels.dtypes import find_device_dtype
 from .device_programs import Codes, calls, largest_call, steps_of
+from .gate import Gate, in_parts
 from .memory import Connection, Layout
 from .nccl import Group
 from .program import MODE_NAMES, Peers, Program, Tuning, causality, lower
 from .session import Job, Stalled, Unavailable
 
 EAGER_BYTES = 4096
-VECTOR_BYTES_A_BLOCK = 16 << 10  # of a call's result: a block's worth, a few vectors a thread
+BYTES_A_BLOCK = THREADS * 4 * 16  # of a call's result: every thread then has its four vectors (vector.cuh) in flight
 GOOD_STEPS_MAX = 4096  # more launches than that are not tried
 TRIALS = 5
+COST_SECONDS, COST_REPEATS_MAX = 50e-6, 64  # of the runs that `costs` compares: at least so long, at most so many
 
 
 class Device(Protocol):
     """One GPU. Addresses are ints; all work is in the order of one stream, and nothing waits but `download` and `seconds`."""
 
     name: str
+    holds: bool
+    """Whether it has `hold`, `pinned` and `fired`: else its times have the host's launches in them."""
+    patience: float
+    """Seconds that `download` and `seconds` wait for the device before they raise Stalled."""
     id: int
     """Its CUDA ordinal."""
     stream_address: int
@@ -81,6 +88,15 @@ class Device(Protocol):
 
     def seconds(self, start: Any, end: Any) -> float:
         """Waits for `end`."""
+
+    def fired(self, event: Any) -> bool:
+        """Whether the device has come to the event."""
+
+    def pinned(self, nbytes: int) -> int:
+        """Host memory that every device reads at the same address, kept until `close`."""
+
+    def hold(self, word: int, turn: int, limit_ns: int) -> None:
+        """What follows in the stream begins when the pinned int64 at `word` is `turn` or more, or after `limit_ns`."""
 
     def flush_cache(self) -> None:
         """Put unrelated lines into the last-level cache."""
@@ -150,6 +166,9 @@ class DeviceSession:
         if way == "steps" and len(devices) > 1:
             raise Unavailable("one launch a step needs all ranks on one device; accepted here: auto, walk")
         self.devices = list(devices)
+        for device in self.devices:
+            device.patience = 2 * timeout  # one wait may last `timeout`, and what waited for it goes on afterwards
+        self.gate = Gate(self.devices)
         self.ranks = ranks
         self.way, self.timeout, self.flush = way, timeout, flush
         self.eager_bytes = EAGER_BYTES if eager_bytes is None else eager_bytes
@@ -252,7 +271,7 @@ class DeviceSession:
 
     def _blocks_wanted(self, itemsize: int) -> int:
         largest = max(largest_call(p.code[0], itemsize) for p in self.programs)
-        return -(-largest // VECTOR_BYTES_A_BLOCK)
+        return -(-largest // BYTES_A_BLOCK)
 
     def _load(self, index: int, blocks_a_rank: int, stepwise: bool) -> _Loaded:
         device = self.devices[index]
@@ -279,7 +298,7 @@ class DeviceSession:
             for of_parity in steps:
                 listed = []
                 for step in of_parity:
-                    blocks = max(1, min(1024, -(-largest_call(step, self.itemsize) // VECTOR_BYTES_A_BLOCK)))
+                    blocks = max(1, min(1024, -(-largest_call(step, self.itemsize) // BYTES_A_BLOCK)))
                     device.upload(at, step)
                     listed.append((at, len(step), blocks))
                     at += step.nbytes
@@ -302,8 +321,23 @@ class DeviceSession:
     def _trial(self, way: str) -> float:
         self.chosen = way
         self._enqueue(1)
-        taken = [self._sample(1) for _ in range(TRIALS)]
-        return float(np.median(taken))
+        return self._median(1)
+
+    def _median(self, inner: int, *, launch_each: bool = False) -> float:
+        return float(np.median([self._seconds(inner, launch_each=launch_each) for _ in range(TRIALS)]))
+
+    def costs(self) -> dict[str, float]:
+        """What an all-reduce of the prepared job costs, in seconds, caches warm: "slope", (t(2k) - t(k)) / k of k all-reduces
+        in a row, which no launch or event is in; "launch_each", with a launch of its own, as NCCL has; "one_launch", of many
+        in one launch, where the way has that."""
+        self.run()
+        first = self._median(1)
+        k = max(1, min(COST_REPEATS_MAX, int(COST_SECONDS / max(first, 1e-9))))
+        some, twice = self._median(k), self._median(2 * k)
+        found = {"slope": (twice - some) / k, "launch_each": twice / (2 * k)}
+        if self.chosen == "walk":
+            found |= {"launch_each": self._median(2 * k, launch_each=True) / (2 * k), "one_launch": twice / (2 * k)}
+        return found
 
     def fill(self, table: Callable[[int], np.ndarray], start: int = 0) -> None:
         """Fill every rank's input with its pattern and its output with something else."""
@@ -349,8 +383,8 @@ class DeviceSession:
         self._enqueue(1)
         self._look()
 
-    def _enqueue(self, inner: int) -> None:
-        """Put `inner` all-reduces into the devices' streams."""
+    def _enqueue(self, inner: int, *, launch_each: bool = False) -> None:
+        """Put `inner` all-reduces into the devices' streams; launch_each: walk with a launch for each, too."""
         if self.chosen == "nccl":
             receives = [int(at) for at in self.buffers[:, OUTPUT]]
             sends = receives if self.job.in_place else [int(at) for at in self.buffers[:, INPUT]]
@@ -358,12 +392,16 @@ class DeviceSession:
             for _ in range(inner):
                 self._nccl.all_reduce(sends, receives, self.job.count, self._nccl_codes, streams)
             return
-        epoch = self.epoch
-        self.epoch += inner
         if self.chosen == "steps":
-            for e in range(epoch, epoch + inner):
+            for e in range(self.epoch, self.epoch + inner):
                 self.devices[0].launch_graph(self._loaded[0].graphs[e & 1])
+            self.epoch += inner
             return
+        for part in [1] * inner if launch_each else [inner]:
+            self._walk(part)
+
+    def _walk(self, inner: int) -> None:
+        epoch = self.epoch
         for i, (device, job) in enumerate(zip(self.devices, self._loaded)):
             if not job.ranks:
                 continue
@@ -372,6 +410,7 @@ class DeviceSession:
                 epoch - self._walked, epoch, inner, self._abort, int(self.timeout * 1e9),
             )  # fmt: skip
             device.walk(self._dtype, self.job.op, job.blocks_a_rank * len(job.ranks), arguments)
+        self.epoch += inner
         self._walked += inner
 
     def _look(self) -> None:
@@ -383,18 +422,23 @@ class DeviceSession:
         if self.devices[0].download(self._abort, np.dtype(np.int64), 1)[0]:
             raise Stalled(f"a rank did not get on within {self.timeout:g} s (--timeout) during {self.crew.activity}")
 
+    def _seconds(self, inner: int, *, launch_each: bool = False) -> float:
+        """Seconds of `inner` all-reduces in a row, on the slowest device."""
+        launches = 0 if self.chosen == "walk" and not launch_each else 1
+        return sum(
+            self.gate.seconds(lambda part=part: self._enqueue(part, launch_each=launch_each))
+            for part in in_parts(inner, launches)
+        )
+
     def _sample(self, inner: int) -> float:
-        """Seconds an all-reduce of one sample, on the slowest device."""
+        """Seconds an all-reduce of one sample."""
         if self.flush:
             for device in self.devices:
                 device.flush_cache()
-        starts = [device.event() for device in self.devices]
-        self._enqueue(inner)
-        ends = [device.event() for device in self.devices]
-        return max(d.seconds(s, e) for d, s, e in zip(self.devices, starts, ends)) / inner
+        return self._seconds(inner) / inner
 
     def time(self, samples: int, inner: int, across: str = "max", fresh: bool = False) -> tuple[np.ndarray, int]:
-        """Time samples of `inner` all-reduces each, by events on the devices: float64 seconds, and 0 late starts.
+        """Time samples of `inner` all-reduces each, by events on the devices (gate.py): float64 seconds, and 0 late starts.
 
         `across` and `fresh` are of ranks with clocks and caches of their own, and change nothing here.
         """

@@ -18,10 +18,9 @@ from ..kernels import numba_cuda
 from ..kernels.device import final_op
 from ..kernels.dtypes import find_device_dtype
 from .device_programs import COPY, REDUCE, REDUCE_FINAL
+from .flush import Flush
 from .program import COLUMNS, COUNT, DST, DST2, FN, PARAM, A, B
 from .session import Unavailable
-
-FLUSH_CACHES = 2  # the flushing buffer, in last-level caches
 
 
 def open_devices() -> list[NumbaDevice]:
@@ -118,6 +117,8 @@ class NumbaDevice:
 
     id = 0
     stream_address = 0  # NCCL goes through CuPy
+    holds = False
+    patience = 0.0
 
     def __init__(self):
         from numba import cuda
@@ -126,7 +127,7 @@ class NumbaDevice:
         self._stream = 0 if self._simulated else cuda.stream()
         self._memory = _Simulator() if self._simulated else _Driver(self._stream)
         self._kept: dict = {}
-        self._flushing: tuple[int, int] | None = None
+        self._flush: Flush | None = None
         if self._simulated:
             self.name = "Numba's CUDA simulator"
         else:
@@ -216,15 +217,14 @@ class NumbaDevice:
     def flush_cache(self) -> None:
         if self._simulated:
             return
-        if self._flushing is None:
+        if self._flush is None:
             from numba import cuda
 
-            nbytes = max(1 << 20, FLUSH_CACHES * int(cuda.get_current_device().L2_CACHE_SIZE))
-            self._flushing = (self.allocate(nbytes), nbytes)
-        self.zero(*self._flushing)
+            self._flush = Flush(self, int(cuda.get_current_device().L2_CACHE_SIZE))
+        self._flush()
 
     def close(self) -> None:
         if not self._simulated:
             self._stream.synchronize()
         self._kept.clear()
-        self._flushing = None
+        self._flush = None

@@ -1,11 +1,15 @@
 """A module `cupy` with the calls that our transports make, on this machine's memory; kernels are walk.cu by g++, and the CPU
 backend's. `install(folder)` puts it into sys.modules and in the way of cupy_compile. Work is done when it is launched, but
-inside a capture only when the graph is. What a real CuPy would refuse is asserted: device, stream and argument types."""
+inside a capture only when the graph is. What a real CuPy would refuse is asserted: device, stream and argument types.
+
+Time is the stand-in's own: `now` is the host's clock, which each call moves on by `host_seconds`; every launch takes a device
+WORK_SECONDS, in the order of its stream; a gate holds its stream until its word is set, or its limit is over."""
 
 import ctypes
 import importlib.util
 import sys
 import types
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,8 @@ _spec.loader.exec_module(shim)
 
 DEVICES = 2
 PROCESSORS, BLOCKS_A_PROCESSOR = 4, 2
+WORK_SECONDS = 1e-3
+NOT_READY = 600
 
 
 class CUDARuntimeError(RuntimeError):
@@ -28,6 +34,7 @@ class Fake:
         self.folder, self.current, self.stream = str(folder), 0, None
         self.kernels, self.log, self.alive = {}, [], 0
         self.cooperative = cooperative
+        self.now, self.host_seconds, self.broken, self.opened = 0.0, 0.0, None, {}
         self.cupy = types.ModuleType("cupy")
         self.cupy.__version__ = "14.2.0"
         self.cupy.cuda = cuda = types.ModuleType("cupy.cuda")
@@ -54,6 +61,10 @@ class Fake:
             def __init__(self, null=False, non_blocking=False):
                 assert non_blocking
                 self.device, self.ptr, self.captured, self.before = fake.current, id(self), None, []
+                self.free_at, self.waiting = (
+                    0.0,
+                    [],
+                )  # when the device is done with it; (what, enqueued at) not yet begun
 
             def __enter__(self):
                 self.before.append(fake.stream)
@@ -73,9 +84,34 @@ class Fake:
 
             def synchronize(self):
                 assert self.captured is None
+                fake.healthy()
 
             def wait_event(self, event):
                 assert event.recorded
+
+            def enqueue(self, what):
+                """what: seconds of work, an event, or a gate's (word, turn, limit)."""
+                self.waiting.append((what, fake.tick()))
+                self.settle()
+
+            def settle(self):
+                while self.waiting:
+                    what, enqueued = self.waiting[0]
+                    begins = max(self.free_at, enqueued)
+                    if isinstance(what, tuple):
+                        word, turn, limit = what
+                        opened = ctypes.c_int64.from_address(word).value >= turn
+                        if not opened and fake.now < begins + limit:
+                            return
+                        # Who sees the open gate first says when that was, for all.
+                        self.free_at = (
+                            max(begins, fake.opened.setdefault((word, turn), fake.now)) if opened else begins + limit
+                        )
+                    elif isinstance(what, float):
+                        self.free_at = begins + what
+                    else:
+                        self.free_at = what.at = begins
+                    self.waiting.pop(0)
 
         class Graph:
             def __init__(self, work):
@@ -87,26 +123,56 @@ class Fake:
             def launch(self, stream):
                 assert self.uploaded
                 fake.log.append("graph")
+                stream.enqueue(WORK_SECONDS)
                 for one in self.work:
                     one()
 
         class Event:
             def __init__(self, block=False, disable_timing=False):
-                self.device, self.timed, self.recorded, self.at = fake.current, not disable_timing, False, 0
+                self.device, self.timed, self.stream, self.at, self.ptr = (
+                    fake.current,
+                    not disable_timing,
+                    None,
+                    None,
+                    id(self),
+                )
+                events[self.ptr] = self
 
             def record(self, stream):
                 assert stream.device == self.device == fake.current
-                self.recorded, self.at = True, len(fake.log)
+                self.stream, self.at = stream, None
+                stream.enqueue(self)
 
             def synchronize(self):
-                assert self.recorded
+                fake.healthy()
+                self.stream.settle()
+                assert self.at is not None, "for ever"
+                fake.now = max(fake.now, self.at)
+
+            def query(self):
+                fake.healthy()
+                self.stream.settle()
+                return 0 if self.at is not None and self.at <= fake.now else NOT_READY
 
             @property
-            def done(self):
-                return self.recorded
+            def recorded(self):
+                return self.stream is not None
+
+        events = weakref.WeakValueDictionary()
+
+        def query(address):
+            # A broken device answers with its error, and the call does not raise: cudaEventQuery of CuPy.
+            if fake.broken:
+                return fake.broken
+            fake.tick(WORK_SECONDS)  # the host waits
+            return events[address].query()
+
+        def check_status(status):
+            if status:
+                raise CUDARuntimeError(f"cudaError {status}")
 
         class Memory:
-            def __init__(self, size):
+            def __init__(self, size, flags=0):
                 if size > 1 << 32:
                     raise CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
                 self.block = np.full(size + 256, 0xA5, np.uint8)
@@ -142,8 +208,8 @@ class Fake:
                 streams[self.ptr] = self
 
         def elapsed(start, end):
-            assert start.timed and end.timed and start.recorded and end.recorded
-            return 1.0 + end.at - start.at  # milliseconds
+            assert start.timed and end.timed and start.query() == end.query() == 0
+            return 1e3 * (end.at - start.at)
 
         cuda.Device, cuda.Stream, cuda.Event, cuda.Graph = Device, Registered, Event, Graph
         cuda.Memory, cuda.MemoryPointer, cuda.PinnedMemory = Memory, MemoryPointer, Memory
@@ -153,13 +219,24 @@ class Fake:
             memcpyAsync=copy, memsetAsync=memset, getDeviceCount=lambda: DEVICES, getDevice=lambda: fake.current,
             getDeviceProperties=lambda i: {"name": b"fake GPU", "l2CacheSize": 4096}, memGetInfo=lambda: (1 << 33, 1 << 34),
             driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 13000, deviceCanAccessPeer=lambda i, j: 1,
-            deviceEnablePeerAccess=self.enable_peer,
+            deviceEnablePeerAccess=self.enable_peer, eventQuery=query, check_status=check_status, hostAllocPortable=1,
+            hostAllocMapped=2,
         )  # fmt: skip
         cuda.driver = types.SimpleNamespace(
             occupancyMaxActiveBlocksPerMultiprocessor=lambda f, t, s: BLOCKS_A_PROCESSOR if self.kernels[f] else 0,
             launchCooperativeKernel=self.cooperative_launch,
         )
         self.peers = set()
+
+    def tick(self, seconds=None):
+        """The host's time of a call; when it was made."""
+        made = self.now
+        self.now += self.host_seconds if seconds is None else seconds
+        return made
+
+    def healthy(self):
+        if self.broken:
+            raise CUDARuntimeError(f"cudaError {self.broken}")
 
     def enable_peer(self, other):
         if (self.current, other) in self.peers:
@@ -169,12 +246,13 @@ class Fake:
     def known(self, address):
         assert self.streams[address].device == self.current, "a stream of another device"
         assert self.streams[address].captured is None, "not allowed in a capture"
+        self.healthy()
 
     def load(self, source, options):
         """Stands for cupy_compile.load."""
         defined = dict(o[2:].split("=") for o in options if o.startswith("-D") and "=" in o)
-        dtype = defined["BUSBW_DTYPE"]
-        walk = source != cuda_source.source()
+        dtype = defined.get("BUSBW_DTYPE")
+        walk = "run_rows" in source
         fake = self
 
         class Function:
@@ -187,14 +265,22 @@ class Fake:
 
             def __call__(self, grid, block, arguments):
                 assert self.device == fake.current == fake.stream.device
-                assert isinstance(grid, tuple) and block == (cuda_source.THREADS,) and grid[0] > 0
+                assert isinstance(grid, tuple) and grid[0] > 0
                 assert all(isinstance(x, (np.int64, np.uint64)) for x in arguments)
+                fake.healthy()
                 values = [int(np.int64(x)) for x in arguments]
+                if self.name == "gate":
+                    assert grid == block == (1,)
+                    fake.opened.pop((values[0], values[1]), None)
+                    fake.stream.enqueue((values[0], values[1], values[2] * 1e-9))
+                    return
+                assert block == (cuda_source.THREADS,)
                 work = lambda: self.work(grid, values)  # noqa: E731
                 if fake.stream.captured is not None:
                     fake.stream.captured.append(work)
                 else:
                     work()
+                    fake.stream.enqueue(WORK_SECONDS)
 
             def work(self, grid, values):
                 fake.log.append(self.name)
@@ -218,6 +304,7 @@ class Fake:
         values = (ctypes.c_longlong * 12)(*[ctypes.c_longlong.from_address(p).value for p in pointers])
         self.log.append("walk")
         shim.library(self.folder, *kernel.library).run_walk(gx, shim.THREADS, values)
+        self.streams[stream].enqueue(WORK_SECONDS)
 
 
 def install(folder, patch=None, **options):

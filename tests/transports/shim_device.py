@@ -33,6 +33,7 @@ def library(folder: str, dtype: str, op: str):
 class ShimDevice:
     name = "this machine's CPU, as a GPU"
     stream_address = 0
+    holds = False  # a launch is over when it returns
 
     def __init__(self, folder, *, resident: int = 8, id: int = 0):
         """resident: blocks that `walk` may have at once; 0: no cooperative launch."""
@@ -76,6 +77,12 @@ class ShimDevice:
         elif kernel == "copy":
             dst, dst2, src, count = arguments
             cpu.call(cpu.pointers("sum", "uint8").copy, dst, dst2, src, 0, count, 1)
+        elif kernel == "check_exact_8":
+            array, table, count, start, counter = arguments
+            found = np.frombuffer((ctypes.c_uint64 * count).from_address(array), np.uint64)
+            where = ((np.arange(start, start + count, dtype=np.uint64) * 2654435761) & 0xFFFFFFFF) >> 24
+            expected = np.frombuffer((ctypes.c_uint64 * 256).from_address(table), np.uint64)[where]
+            ctypes.c_uint64.from_address(counter).value += int((found != expected).sum())
         elif kernel.startswith("reduce_"):
             op = kernel.removeprefix("reduce_")
             pointers = cpu.pointers("avg" if op == "avg_final" else op, dtype)

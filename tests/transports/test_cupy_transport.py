@@ -15,9 +15,9 @@ from busbw.bench.pattern import pattern
 from busbw.bench.sweep import sweep
 from busbw.collectives import ALGORITHMS
 from busbw.kernels import cupy_cuda
-from busbw.transports import cupy_device
+from busbw.transports import cupy_device, gate
 from busbw.transports.device import DeviceSession
-from busbw.transports.session import Job
+from busbw.transports.session import Job, Stalled, Unavailable
 
 HERE = Path(__file__).parent
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 
 def forget():
-    for cached in (cupy_device._function, cupy_device._module, cupy_cuda._kernel, cupy_cuda._module):
+    for cached in (cupy_device._function, cupy_device._module, cupy_device._gate, cupy_cuda._kernel, cupy_cuda._module):
         cached.cache_clear()
 
 
@@ -74,11 +74,103 @@ def test_nothing_but_the_work_is_between_the_events(fake):
     session.prepare(Job("ring", 100, "float32", "sum"))
     fake.log.clear()
     samples, _ = session.time(3, 4)
-    assert fake.log == ["walk"] * 3  # four all-reduces are one launch
-    assert samples == pytest.approx([2e-3 / 4] * 3)  # the stand-in's clock: a millisecond, and one a launch
+    assert [name for name in fake.log if name == "walk"] == ["walk"] * 3  # four all-reduces are one launch
+    assert samples == pytest.approx([fake_cupy.WORK_SECONDS / 4] * 3)
     timing = measure(session, Job("ring", 100, "float32", "sum"), Effort(iterations=3, warmup=1)).timing
     assert timing.wrong == 0
     session.close()
+
+
+@pytest.mark.parametrize("host_seconds", [0.0, 1e-5, 1e-2])
+def test_a_time_has_the_device_in_it_and_no_host(fake, host_seconds):
+    fake.host_seconds = host_seconds
+    for way, seconds in (("walk", fake_cupy.WORK_SECONDS / 5), ("steps", fake_cupy.WORK_SECONDS)):
+        session = DeviceSession(cupy_device.open_devices([0]), 2, 1 << 12, 1 << 12, way=way, timeout=20.0)
+        session.prepare(Job("ring", 100, "float32", "sum"))
+        samples, _ = session.time(3, 5)
+        assert samples == pytest.approx([seconds] * 3)
+        assert session.gate.refused == 0
+        session.close()
+
+
+def test_a_time_with_the_host_in_it_is_refused(fake, monkeypatch):
+    devices = cupy_device.open_devices([0])
+    at = devices[0].allocate(4096)
+    work = lambda: devices[0].launch("copy", "uint8", (at, 0, at + 2048, 1024), 1024)  # noqa: E731
+    held = gate.Gate(devices)
+    fake.host_seconds = gate.LIMIT_SECONDS  # the gate opens by itself while the host still enqueues
+    with pytest.raises(Unavailable, match="3 times in a row"):
+        held.seconds(work)
+    assert held.refused == 3
+
+    def slow_once():
+        fake.now += gate.LIMIT_SECONDS * (held.refused < 4)
+        work()
+
+    fake.host_seconds = 1e-5
+    assert held.seconds(slow_once) == pytest.approx(fake_cupy.WORK_SECONDS)
+    assert held.refused == 4
+    monkeypatch.setattr(cupy_device.CupyDevice, "hold", lambda *arguments: None)
+    with pytest.raises(Unavailable, match="3 times in a row"):
+        gate.Gate(devices).seconds(work)
+
+
+def test_several_gpus_begin_together_and_a_long_queue_is_cut(fake):
+    fake.host_seconds = 1e-4  # the second GPU gets its work that much later
+    devices = cupy_device.open_devices()
+    at = [device.allocate(4096) for device in devices]
+
+    def work():
+        for device, address in zip(devices, at):
+            device.launch("copy", "uint8", (address, 0, address + 2048, 1024), 1024)
+
+    begun = []
+    event = devices[0].event
+    for device in devices:
+        device.event = lambda event=device.event: begun.append(event()) or begun[-1]
+    assert gate.Gate(devices).seconds(work) == pytest.approx(fake_cupy.WORK_SECONDS)
+    assert begun[0].at == begun[1].at
+    devices[0].event = event
+    assert (
+        gate.in_parts(600, 1) == [256, 256, 88]
+        and gate.in_parts(3, 200) == [1, 1, 1]
+        and gate.in_parts(900, 0) == [900]
+    )
+    session = DeviceSession(devices[:1], 2, 1 << 12, 1 << 12, way="steps", timeout=20.0)
+    session.prepare(Job("ring", 8, "float32", "sum"))
+    fake.log.clear()
+    assert session.time(1, 300)[0] == pytest.approx([fake_cupy.WORK_SECONDS])
+    assert fake.log.count("graph") == 300 and fake.log.index("graph") > 0
+
+
+def test_costs_are_told_with_and_without_the_launch(fake):
+    fake.host_seconds = 1e-4
+    for way in ("walk", "steps"):
+        session = DeviceSession(cupy_device.open_devices([0]), 2, 1 << 12, 1 << 12, way=way, timeout=20.0)
+        session.prepare(Job("ring", 100, "float32", "sum"))
+        found = session.costs()
+        assert found["launch_each"] == pytest.approx(fake_cupy.WORK_SECONDS)
+        if way == "steps":
+            assert found["slope"] == pytest.approx(fake_cupy.WORK_SECONDS) and "one_launch" not in found
+        else:  # the stand-in's launches all take as long, however much they do
+            assert found["slope"] == pytest.approx(0) and found["one_launch"] == pytest.approx(
+                fake_cupy.WORK_SECONDS / 2
+            )
+        session.close()
+
+
+def test_what_goes_wrong_on_the_device_is_said_at_once(fake):
+    (device,) = cupy_device.open_devices([0])
+    device.patience = 0.05
+    event = device.event()
+    assert device.seconds(event, event) == 0
+    fake.broken = 700
+    with pytest.raises(fake_cupy.CUDARuntimeError, match="700"):
+        device.download(device.allocate, np.dtype(np.int64), 0)
+    fake.broken = None
+    device.hold(device.pinned(8), 1 << 60, int(1e18))  # a device that never goes on
+    with pytest.raises(Stalled, match="0\\.05 s"):
+        device.seconds(event, device.event())
 
 
 def test_a_device_without_cooperative_launch_takes_steps(folder, monkeypatch):
@@ -123,7 +215,7 @@ def test_bandwidth_of_a_device_gives_its_memory_back(fake):
     (device,) = cupy_device.open_devices([0])
     before = fake.alive
     found = gpu.bandwidths(device, 1 << 16)
-    assert set(found) == {"memcpy", "copy", "add"} and fake.alive == before
+    assert set(found) == {"memcpy", "copy", "add"} and fake.alive == before + 1  # a gate's word of host memory
     source, target = device.allocate(4096), device.allocate(4096)
     device.upload(source, np.arange(1024, dtype=np.int32))
     device.copy(target, source, 4096)

@@ -10,9 +10,9 @@ import subprocess
 import sys
 
 import pytest
-from busbw.kernels import cupy_compile, offline
+from busbw.kernels import cuda_source, cupy_compile, offline
 from busbw.kernels.dtypes import DEVICE_DTYPES, OPS
-from busbw.transports.cupy_device import walk_options, walk_source
+from busbw.transports.cupy_device import gate_source, walk_options, walk_source
 
 REASON = offline.unavailable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -56,6 +56,17 @@ def test_walk_compiles_to_flags_of_the_right_scope_and_vector_accesses(dtype, op
     assert ".maxntid 512" in kernels["walk"]  # the block that resident_blocks asks about
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_gate_reads_its_word_anew_every_turn_and_has_a_deadline(architecture):
+    compiled = offline.compile_cuda_cpp(gate_source(), cuda_source.common_options(), architecture)
+    (ptx,) = compiled.kernels().values()
+    assert compiled.spilled == {"gate": 0} and ".local" not in ptx
+    assert re.search(r"ld\.volatile(?:\.global)?\.[bsu]64", ptx) and "%globaltimer" in ptx
+    # The load is inside a loop: after a label that a branch goes back to.
+    loop = re.search(r"(\$L__BB\d+_\d+):(?:(?!\$L__BB\d+_\d+:).)*ld\.volatile", ptx, re.S)
+    assert loop and len(re.findall(re.escape(loop.group(1)) + r"\b", ptx)) > 1
+
+
 def test_a_program_is_compiled_with_our_options_alone():
     # RawModule of CuPy adds -ftz=true, under which tiny float32 sums become 0.
     pytest.importorskip("cupy")
@@ -85,7 +96,7 @@ takes = {
     runtime.memsetAsync: 4, runtime.deviceCanAccessPeer: 2, runtime.deviceEnablePeerAccess: 1, runtime.memGetInfo: 0,
     runtime.getDeviceProperties: 1, runtime.getDeviceCount: 0, runtime.driverGetVersion: 0, nvrtc.createProgram: 4,
     nvrtc.compileProgram: 2, nvrtc.getPTX: 1, nvrtc.getCUBIN: 1, nvrtc.getProgramLog: 1, nvrtc.destroyProgram: 1,
-    nvrtc.getSupportedArchs: 0, cupy.cuda.get_elapsed_time: 2,
+    nvrtc.getSupportedArchs: 0, runtime.eventQuery: 1, cupy.cuda.get_elapsed_time: 2,
 }
 for function, count in takes.items():
     inside = re.search(r"\((.*?)\)", function.__doc__).group(1)
@@ -94,7 +105,8 @@ for owner, names in (
     (Event, "record synchronize done"), (Graph, "launch upload"), (MemoryPointer, "memset_async ptr mem"),
     (Stream, "begin_capture end_capture synchronize wait_event"), (Module, "load get_function"),
     (Function, "ptr"), (Device, "use attributes compute_capability pci_bus_id"), (Memory, "size"),
-    (runtime, "CUDARuntimeError memcpyDefault memcpyHostToDevice memcpyDeviceToHost"),
+    (runtime, "CUDARuntimeError memcpyDefault memcpyHostToDevice memcpyDeviceToHost check_status"),
+    (runtime, "hostAllocPortable hostAllocMapped"),
     (nvrtc, "NVRTCError"), (PinnedMemory(0), "ptr"), (Stream, "__enter__ __exit__"),
 ):
     for name in names.split():
