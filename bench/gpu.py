@@ -184,9 +184,7 @@ def record(options, session) -> dict:
     found = {
         "backend": options.backend,
         "devices": of_this_process,
-        "timing": "CUDA events"
-        if hasattr(session, "devices")
-        else "wall clock from a barrier until the device is done",
+        "timing": timing(session),
         "caches": "flushed before each sample",
         "telemetry": telemetry(of_this_process),
     }
@@ -195,6 +193,13 @@ def record(options, session) -> dict:
 
         found["nccl"] = nccl.settings(nccl.library())
     return found
+
+
+def timing(session) -> str:
+    """How the session takes its times, for whoever reads them."""
+    if not hasattr(session, "gate"):
+        return "wall clock from a barrier until the device is done"
+    return "CUDA events, behind a gate" if session.gate.holds else "CUDA events, the host's launches between them"
 
 
 def measure_limits(session) -> dict:
@@ -354,7 +359,15 @@ def throttle_warnings(state: dict) -> list[str]:
     ]
 
 
+def costs(session) -> dict[str, float]:
+    """Seconds, as DeviceSession.costs; {} where the session has no such."""
+    return session.costs() if hasattr(session, "costs") else {}
+
+
 def after(session, devices: Sequence[dict]) -> tuple[dict, list[str]]:
     """(what a record says of its GPUs, warnings) once a size is measured."""
     state = telemetry(devices)
-    return {"way": getattr(session, "chosen", "streams"), "telemetry": state}, throttle_warnings(state)
+    found = {"way": getattr(session, "chosen", "streams"), "telemetry": state}
+    if hasattr(session, "gate"):
+        found["refused_times"] = session.gate.refused
+    return found, throttle_warnings(state)

@@ -10,7 +10,7 @@ from ..transports.clock import stamps_needed
 from ..transports.fault import fault_from_environment
 from ..transports.session import REFERENCES, Job, Session
 from ..transports.shared import LocalCrew
-from ..transports.tuning import default_slices
+from ..transports.tuning import CPU_SLICES, GPU_SLICES, default_slices
 from . import gpu
 from .emulate import FabricClock, fabric_clock
 from .environment import available_bytes, last_level_cache
@@ -118,7 +118,7 @@ def job_for(
     elif clock:
         slices = clock.slices(algorithm, nbytes, options.channels)
     else:
-        slices = default_slices(algorithm, ranks, nbytes)
+        slices = default_slices(algorithm, ranks, nbytes, CPU_SLICES if options.backend == "cpu" else GPU_SLICES)
     return Job(algorithm, count, dtype, op, mode == "in_place", options.channels, slices)
 
 

@@ -77,6 +77,7 @@ def sweep(
         timings: dict[str, Timing | None] = {"out_of_place": None, "in_place": None}
         late = samples = 0
         paced: dict[str, float] = {}
+        costs: dict[str, dict[str, float]] = {}
         crew.activity = f"size {format_size(count * d.itemsize)}, {algorithm}"
         for mode in options.modes:
             label = f"{format_size(count * d.itemsize)} {algorithm} {mode.replace('_', '-')}"
@@ -89,6 +90,8 @@ def sweep(
                     paced[mode] = paced_seconds
             else:
                 measured = measure(session, job, options.effort)
+            if on_gpu:
+                costs[mode] = gpu.costs(session)
             timings[mode] = measured.timing
             late += measured.late
             samples += len(measured.timing.samples)
@@ -114,7 +117,7 @@ def sweep(
                 **plain(options),
                 "messages": session.message_modes,
                 **({"paced_seconds": paced} if paced else {}),
-                **({"gpu": of_gpu} if on_gpu else {}),
+                **({"gpu": {**of_gpu, "costs_seconds": costs}} if on_gpu else {}),
             },
             environment=env,
             warnings=warnings + gpu_warnings + ([] if clock else after_warnings(timings, late, samples)),

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from .program import CACHED, STREAM_ALL, STREAM_AWAY
 
-SLICE_BYTES = 256 << 10  # a slice that one rank writes and the next reads should still be in the cache between
-TREE_SLICE_BYTES = 64 << 10
 SLICES_MAX = 64
 # Working set of all ranks of a host, in last-level caches, from which results are written around the cache.
 STREAM_AWAY_FROM, STREAM_ALL_FROM = 0.75, 2.0
 
 
-def default_slices(algorithm: str, ranks: int, nbytes: int) -> int:
+@dataclass(frozen=True)
+class SliceSizes:
+    """Bytes: what a slice of a ring's chunk and of a tree's should at least have, and from which message on there is more than
+    one."""
+
+    ring: int
+    tree: int
+    from_message: int
+
+
+# A slice that one rank writes and the next reads should still be in the cache between.
+CPU_SLICES = SliceSizes(256 << 10, 64 << 10, 0)
+# A GPU's flags cost 2 to 3 us, in which it copies some MB.
+GPU_SLICES = SliceSizes(8 << 20, 8 << 20, 16 << 20)
+
+
+def default_slices(algorithm: str, ranks: int, nbytes: int, sizes: SliceSizes = CPU_SLICES) -> int:
     """Into how many slices to cut a chunk of a message of `nbytes` so that slices pipeline without drowning in steps."""
+    if nbytes < sizes.from_message:
+        return 1
     if algorithm == "tree":
-        chunk, slice_bytes = nbytes // 2, TREE_SLICE_BYTES
+        chunk, slice_bytes = nbytes // 2, sizes.tree
     elif algorithm in ("ring", "two-shot"):
         if ranks <= 2:
             return 1  # nothing is forwarded, so nothing is gained
-        chunk, slice_bytes = nbytes // ranks, SLICE_BYTES
+        chunk, slice_bytes = nbytes // ranks, sizes.ring
     else:
         return 1
     return max(1, min(SLICES_MAX, chunk // slice_bytes))

@@ -191,7 +191,8 @@ def test_a_whole_sweep_on_a_device_is_recorded_with_its_limits(folder, tmp_path,
     for r in result.records:
         assert r.out_of_place.wrong == r.in_place.wrong == 0
         assert r.environment["gpu"]["devices"] == [{"name": "this machine's CPU, as a GPU"}]
-        assert r.environment["gpu"]["timing"] == "CUDA events"
+        assert r.environment["gpu"]["timing"] == "CUDA events, the host's launches between them"  # the shim has no gate
+        assert {"slope", "launch_each"} <= set(r.options["gpu"]["costs_seconds"]["in_place"])
         assert r.options["gpu"]["way"] in ("walk", "steps")
         assert any("held down by heat" in w for w in r.warnings)
         assert not any("share" in w and "cores" in w for w in r.warnings)

@@ -207,6 +207,8 @@ def test_a_sweep_takes_the_gpu_and_names_it(fake, monkeypatch):
     assert {r.transport for r in records} == {"device"}
     assert all(r.out_of_place.wrong == r.in_place.wrong == 0 for r in records)
     (device,) = records[0].environment["gpu"]["devices"]
+    assert records[0].environment["gpu"]["timing"] == "CUDA events, behind a gate"
+    assert records[0].options["gpu"]["refused_times"] == 0
     assert device["name"] == "fake GPU" and device["l2_bytes"] == 4096
     assert json.dumps(records[0].environment)
 

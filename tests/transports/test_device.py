@@ -43,7 +43,7 @@ def reduce_with(s, job, inputs):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(device, "VECTOR_BYTES_A_BLOCK", 128)  # so that small calls take several blocks too
+    monkeypatch.setattr(device, "BYTES_A_BLOCK", 128)  # so that small calls take several blocks too
 
 
 @settings(max_examples=40, deadline=None)

@@ -35,7 +35,7 @@ from busbw.transports.program import (
     causality,
     lower,
 )
-from busbw.transports.tuning import default_slices, streaming
+from busbw.transports.tuning import GPU_SLICES, default_slices, streaming
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -217,6 +217,19 @@ def test_slices_pipeline_large_messages_only():
     assert default_slices("ring", 4, 64 * MIB) > 1
     assert default_slices("ring", 2, 64 * MIB) == 1
     assert default_slices("recursive-doubling", 4, 64 * MIB) == 1
+
+
+@given(
+    algorithm=st.sampled_from(list(ALGORITHMS)), ranks=st.integers(2, 16), nbytes=st.integers(0, 4096 * MIB)
+)  # fmt: skip
+def test_a_gpu_gets_calls_that_are_long_beside_its_flags(algorithm, ranks, nbytes):
+    slices = default_slices(algorithm, ranks, nbytes, GPU_SLICES)
+    if nbytes < 16 * MIB:
+        assert slices == 1
+    if slices > 1:
+        assert nbytes // max(2, ranks if algorithm != "tree" else 2) // slices >= 4 * MIB
+    assert default_slices("ring", 4, 64 * MIB, GPU_SLICES) == 2
+    assert default_slices("tree", 4, 1024 * MIB, GPU_SLICES) == 64
 
 
 @given(ranks=st.integers(1, 64), buffer=st.integers(0, 10 * MIB), scratch=st.integers(0, 10 * MIB))
