@@ -106,7 +106,7 @@ def sweep(
     for name in options:
         if name not in known:
             raise TypeError(f"sweep() has no option {name!r}; there are {', '.join(sorted(known))}")
-    from ..transports import mpi
+    from ..transports import launcher
 
     options = checked(
         Options(
@@ -117,7 +117,7 @@ def sweep(
             ops=_names(ops),
             **{"effort": Effort(budget=budget, iterations=iterations), **options},
         ),
-        mpi=mpi.launched(),
+        mpi=launcher.launched(),
     )
     records: list[Record] = []
     limits: dict = {}

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from ..transports.shared import cores
+from ..transports.affinity import room, usable
 from .environment import (
     available_bytes,
     before_warnings,
@@ -38,8 +38,9 @@ class Finding:
 def examine(measure: bool = True) -> list[Finding]:
     """Look at this machine; `measure` also measures memory bandwidth (about a second)."""
     env = environment()
+    allowed = "" if env["cpu_quota"] is None else f", a quota of {env['cpu_quota']:g}"
     found = [
-        Finding("CPU", True, f"{cpu_model()}, {os.cpu_count()} cores, {len(cores())} usable"),
+        Finding("CPU", True, f"{cpu_model()}, {os.cpu_count()} cores, {len(usable())} usable{allowed}"),
         Finding(
             "caches", True, ", ".join(f"{k} {format_size(v)}" for k, v in caches().items()) or "not told by the system"
         ),
@@ -61,7 +62,7 @@ def _bandwidth() -> Finding:
     from ..transports.shared import LocalCrew
     from .limits import measure_limits
 
-    session = Session(LocalCrew(len(cores()), 4096, 0), cache_bytes=last_level_cache())
+    session = Session(LocalCrew(room(), 4096, 0), cache_bytes=last_level_cache())
     limits = measure_limits(session)
     session.close()
     text = ", ".join(f"{name} {limits[name] / 1e9:.1f}" for name in ("read", "copy_nt", "add_nt", "reduce_both_nt"))

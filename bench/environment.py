@@ -7,13 +7,14 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
 from .. import __version__
-from ..transports.shared import cores
+from ..transports.affinity import quota, text_of, usable
 
 _CPU = Path("/sys/devices/system/cpu")
 
@@ -31,13 +32,14 @@ def environment(hostnames: list[str] | None = None, mpi: str | None = None) -> d
         "machine": platform.machine(),
         "cpu_model": cpu_model(),
         "cores": os.cpu_count(),
-        "affinity": cores(),
+        "affinity": usable(),
+        "cpu_quota": quota(),
         "caches": caches(),
         "governor": governor(),
         "memory_bytes": memory_bytes(),
         "load_average": round(os.getloadavg()[0], 2),
         "transparent_hugepage": _chosen(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
-        "clocksource": _text(Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")),
+        "clocksource": text_of(Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")),
         "gpus": gpus(),
         "mpi": mpi,
         "python": platform.python_version(),
@@ -47,21 +49,14 @@ def environment(hostnames: list[str] | None = None, mpi: str | None = None) -> d
     }
 
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace")[:4096].strip() or None
-    except OSError:
-        return None
-
-
 def _chosen(path: Path) -> str | None:
     """The word in [brackets] of a sysfs choice."""
-    found = re.search(r"\[(\w+)\]", _text(path) or "")
+    found = re.search(r"\[(\w+)\]", text_of(path) or "")
     return found.group(1) if found else None
 
 
 def cpu_model() -> str | None:
-    found = re.search(r"^model name\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")) or "", re.MULTILINE)
+    found = re.search(r"^model name\s*:\s*(.+)$", text_of(Path("/proc/cpuinfo")) or "", re.MULTILINE)
     return found.group(1).strip() if found else platform.processor() or None
 
 
@@ -69,7 +64,7 @@ def caches() -> dict[str, int]:
     """Bytes of each cache that the first core sees, by name: {"L1d": 32768, "L2": ..., "L3": ...}."""
     found = {}
     for folder in sorted((_CPU / "cpu0/cache").glob("index*")):
-        level, kind, size = (_text(folder / name) for name in ("level", "type", "size"))
+        level, kind, size = (text_of(folder / name) for name in ("level", "type", "size"))
         if level and size and kind != "Instruction":
             unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(size[-1], 1)
             found[f"L{level}" + ("d" if kind == "Data" else "")] = int(size.rstrip("KMG")) * unit
@@ -82,7 +77,7 @@ def last_level_cache(default: int = 32 << 20) -> int:
 
 
 def governor() -> str | None:
-    return _text(_CPU / "cpu0/cpufreq/scaling_governor")
+    return text_of(_CPU / "cpu0/cpufreq/scaling_governor")
 
 
 def memory_bytes() -> int | None:
@@ -94,9 +89,9 @@ def memory_bytes() -> int | None:
 
 def available_bytes() -> int | None:
     """Memory that can still be taken, as the kernel estimates it and the control group allows it."""
-    found = re.search(r"^MemAvailable:\s*(\d+) kB", _text(Path("/proc/meminfo")) or "", re.MULTILINE)
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", text_of(Path("/proc/meminfo")) or "", re.MULTILINE)
     free = int(found.group(1)) * 1024 if found else None
-    limit, used = (_text(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    limit, used = (text_of(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
     if limit and used and limit.isdigit() and used.isdigit():
         room = int(limit) - int(used)
         free = room if free is None else min(free, room)
@@ -107,7 +102,7 @@ def gpus() -> list[str]:
     """Names of the NVIDIA GPUs the driver knows."""
     names = []
     for folder in sorted(Path("/proc/driver/nvidia/gpus").glob("*")):
-        found = re.search(r"^Model:\s*(.+)$", _text(folder / "information") or "", re.MULTILINE)
+        found = re.search(r"^Model:\s*(.+)$", text_of(folder / "information") or "", re.MULTILINE)
         names.append(found.group(1).strip() if found else "unknown NVIDIA GPU")
     return names
 
@@ -127,18 +122,36 @@ def git_revision() -> str | None:
     return done.stdout.strip() or None
 
 
-def before_warnings(env: dict, ranks_here: int) -> list[str]:
-    """What in this environment spoils a measurement: what was seen, why it matters, what to try."""
+def before_warnings(env: dict, ranks_here: int, meetings: Sequence[tuple[str, int, list[int]]] = ()) -> list[str]:
+    """What in this environment spoils a measurement: what was seen, why it matters, what to try.
+
+    env: as `environment` has it, its "affinity" the cores of all ranks of this host; ranks_here: how many these are;
+    meetings: (host, core, ranks) where several ranks are bound to one core.
+    """
     found = []
-    usable = len(env["affinity"])
-    if ranks_here > usable:
+    cores = len(env["affinity"])
+    if meetings:
+        host, core, ranks = meetings[0]
+        more = f" (and on {len(meetings) - 1} more cores)" if len(meetings) > 1 else ""
         found.append(
-            f"{ranks_here} ranks share {usable} cores: ranks take turns, so latency and bandwidth are those of the "
-            f"scheduler; try --ranks {usable} or a larger machine"
+            f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]} are bound to core {core} of {host}{more}: they take turns, "
+            "so latency and bandwidth are those of the scheduler; try mpirun --bind-to none, and busbw binds them, or fewer ranks"
         )
-    if env["load_average"] > 0.5 * usable and env["load_average"] > 1:
+    elif ranks_here > cores:
         found.append(
-            f"the load average is {env['load_average']:g} on {usable} cores: other programs compete for cores and memory "
+            f"{ranks_here} ranks share {cores} core{'s' * (cores > 1)}: ranks take turns, so latency and bandwidth are those of "
+            f"the scheduler; try --ranks {cores} or a larger machine"
+        )
+    allowed = env["cpu_quota"]
+    if allowed is not None and allowed < cores:
+        found.append(
+            f"a control group's quota allows {allowed:g} CPUs' time on {cores} cores: ranks that wait use it up too, and are "
+            f"then stopped for tens of milliseconds; try --ranks {max(1, int(allowed))} or a higher limit (docker run --cpus, "
+            "limits.cpu of Kubernetes)"
+        )
+    if env["load_average"] > 0.5 * cores and env["load_average"] > 1:
+        found.append(
+            f"the load average is {env['load_average']:g} on {cores} cores: other programs compete for cores and memory "
             "bandwidth; stop them and measure again"
         )
     if env["governor"] not in (None, "performance"):

@@ -115,9 +115,9 @@ def open_session(options, largest: int, scratch: int):
 
     Raises Unavailable, MemoryError.
     """
-    from ..transports import mpi
+    from ..transports import launcher
 
-    if mpi.launched():
+    if launcher.launched():
         return _job_session(options, largest, scratch)
     from ..transports import nccl
     from ..transports.device import DeviceSession

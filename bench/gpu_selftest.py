@@ -362,7 +362,7 @@ def job_findings(session, name: str, counts: Sequence[int], large_bytes: int) ->
 def real_rig(quick: bool = False) -> Rig:
     """What this machine has. quick: fewer programs and a smaller message. Raises UserError where no GPU can be used."""
     from ..kernels import numba_cuda
-    from ..transports import mpi
+    from ..transports import launcher
 
     if numba_cuda.simulated():
         raise UserError("NUMBA_ENABLE_CUDASIM is set, and Numba's simulator is no GPU; accepted: without it")
@@ -373,7 +373,7 @@ def real_rig(quick: bool = False) -> Rig:
             "docs/gpu.md says what each needs"
         )
     lacks = [(f"backend {name}", reason) for name, reason in reasons.items() if reason]
-    if mpi.launched():
+    if launcher.launched():
         if reasons["cupy"]:
             raise UserError(f"under mpirun GPUs are driven through CuPy: {reasons['cupy']}")
         return Rig(jobs=_real_jobs(64 << 20 if quick else 256 << 20))

@@ -14,7 +14,6 @@ from ..kernels import cpu
 from ..transports.machine import address_as_void_pointer, call_kernel, clock_ns
 from ..transports.program import COUNT, FN, KIND, LOCAL
 from ..transports.session import Session
-from ..transports.shared import cores
 from ..transports.walker import OK, barrier
 from .environment import last_level_cache
 
@@ -67,7 +66,7 @@ def measure_limits(session: Session) -> dict[str, float]:
     """
     kernels = cpu.pointers("sum", "float32")
     crew = session.crew
-    active = min(crew.ranks_here, len(cores()))
+    active = min(crew.ranks_here, len(set().union(*crew.masks)))
     size = array_bytes(active)
     blocks: dict[int, np.ndarray] = {}
 

@@ -264,9 +264,9 @@ class Pool:
 @contextmanager
 def spread():
     """Under mpirun with several ranks: a Pool on rank 0 and False on the others, which work until it is closed. Else None."""
-    from ..transports import mpi
+    from ..transports import launcher, mpi
 
-    if not mpi.launched():
+    if not launcher.launched():
         yield None
         return
     mpi.load()

@@ -32,10 +32,10 @@ def session_for(options: Options):
 
 def open_session(options: Options) -> Session:
     """The ranks and their memory. Raises OptionError where the memory would not fit, Unavailable without MPI."""
-    from ..transports import mpi
+    from ..transports import launcher, mpi
 
     largest = options.sizes()[-1]
-    if mpi.launched():
+    if launcher.launched():
         mpi.load()
         from mpi4py import MPI
 
@@ -50,7 +50,7 @@ def open_session(options: Options) -> Session:
         return gpu.open_session(options, largest, scratch)
     _check_memory(options, here, largest, scratch)
     stamps = messages if clock else 0
-    if mpi.launched():
+    if launcher.launched():
         crew = mpi.MpiCrew(
             largest,
             scratch,
@@ -58,6 +58,7 @@ def open_session(options: Options) -> Session:
             node_size=options.node_size,
             timeout=options.timeout,
             stamps=stamps,
+            pin=options.pin,
         )
     else:
         crew = LocalCrew(ranks, largest, scratch, timeout=options.timeout, pin=options.pin, stamps=stamps)
@@ -145,9 +146,9 @@ def _clock(options: Options, ranks: int) -> FabricClock | None:
         routing=options.routing,
         failed_planes=options.failed_planes or 0,
     )
-    from ..transports import mpi
+    from ..transports import launcher, mpi
 
-    return mpi.load().COMM_WORLD.bcast(clock) if mpi.launched() else clock
+    return mpi.load().COMM_WORLD.bcast(clock) if launcher.launched() else clock
 
 
 def _check_memory(options: Options, ranks_here: int, largest: int, scratch: int) -> None:

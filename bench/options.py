@@ -12,8 +12,9 @@ from ..fabric.physics.planes import rate_left
 from ..fabric.physics.routing import ROUTINGS
 from ..fabric.physics.stragglers import factors as straggler_factors
 from ..kernels.dtypes import DTYPES, OPS, find_dtype, find_op
+from ..transports.affinity import room
 from ..transports.session import REFERENCES
-from ..transports.shared import RANKS_MAX, cores
+from ..transports.shared import RANKS_MAX
 from . import gpu
 from .emulate import load_system
 from .measure import Effort
@@ -132,7 +133,7 @@ def checked(options: Options, *, mpi: bool) -> Options:
         if options.node_size is not None:
             raise OptionError("--node-size splits the ranks of an MPI job; local emulated ranks are always one host")
         if chosen.backend == "cpu":
-            ranks = options.ranks if options.ranks is not None else max(2, min(8, len(cores())))
+            ranks = options.ranks if options.ranks is not None else max(2, min(8, room()))
         else:
             ranks = options.ranks if options.ranks is not None else gpu.default_ranks(chosen.backend, options.gpus)
         if not 1 <= ranks <= RANKS_MAX:

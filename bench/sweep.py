@@ -45,11 +45,14 @@ def sweep(
     crew = session.crew
     env = environment(sorted(set(getattr(crew, "hosts", [])) or {os.uname().nodename}), getattr(crew, "library", None))
     on_gpu = options.backend != "cpu"
+    if not on_gpu:
+        env["rank_cores"] = crew.masks
+        env["affinity"] = sorted(set().union(*crew.masks))
     if on_gpu:
         env["gpu"] = gpu.record(options, session)
     run = uuid.uuid4().hex[:12]
     clock = session.clock
-    warnings = [] if clock or on_gpu else before_warnings(env, crew.ranks_here)
+    warnings = [] if clock or on_gpu else before_warnings(env, len(crew.masks), crew.meetings)
     finished = {_key(r): r for r in done}
     skip = {tuple(key) for key in done_keys} | set(finished)
     cells = [

@@ -9,12 +9,15 @@ import argparse
 import importlib
 import os
 import sys
+import time
 
 from .. import __version__
 from ..errors import UserError
+from ..transports.launcher import launched_rank
 
 COMMANDS = ("sweep", "simulate", "plot", "report", "doctor", "verify", "validate", "systems", "gpu-selftest")
 
+SPEAKER_SECONDS = 3.0
 EXIT_WRONG, EXIT_USAGE, EXIT_STALLED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 DESCRIPTION = """\
@@ -42,12 +45,15 @@ def fail(program: str, message: str) -> None:
     """Say what is wrong in one line, once a job, and exit with code 2."""
     if _speaks():
         sys.stderr.write(f"{program}: {message}\n")
+    else:
+        time.sleep(SPEAKER_SECONDS)  # mpirun ends the job at the first such exit: the first rank has to have spoken
     sys.exit(EXIT_USAGE)
 
 
 def _speaks() -> bool:
-    ranks = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
-    return next((os.environ[r] for r in ranks if r in os.environ), "0") == "0"
+    """Whether this is the first rank, or has a terminal, which no rank but the first gets from a launcher: its variables are
+    left over, and somebody is waiting for an answer."""
+    return launched_rank() == 0 or sys.stderr.isatty()
 
 
 def parser() -> argparse.ArgumentParser:

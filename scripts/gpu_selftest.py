@@ -38,10 +38,10 @@ def run(args) -> int:
 
     from ..bench import gpu, gpu_selftest
     from ..errors import UserError
-    from ..transports import mpi
+    from ..transports import launcher
 
     rig = gpu_selftest.real_rig(args.quick)
-    root = mpi.launched_rank() == 0
+    root = launcher.launched_rank() == 0
     path = Path(args.out or time.strftime("busbw-gpu-selftest-%Y%m%d-%H%M%S.json"))
     readable = path.with_name(path.name + ".txt")
     devices = gpu_selftest.describe_devices()

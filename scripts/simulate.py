@@ -7,7 +7,6 @@ if not __package__:
 
     run_as_module(__file__)
 
-import os
 from pathlib import Path
 
 from ..errors import UserError
@@ -194,8 +193,11 @@ def _rails(text: str | None) -> str | float | None:
 
 def _threads() -> int:
     """Cores of this process: those it may use, shared among the MPI ranks of this host."""
-    here = max(1, int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") or os.environ.get("MPI_LOCALNRANKS") or 1))
-    return max(1, len(os.sched_getaffinity(0)) // here)
+    from ..transports.affinity import room
+    from ..transports.launcher import launch
+
+    started = launch()
+    return max(1, room() // max(1, (started and started.ranks_here) or 1))
 
 
 def _sweep(args, system, options, pool) -> int:

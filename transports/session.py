@@ -97,6 +97,8 @@ class Crew(Protocol):
     posts: list[Post]
     arena: Arena
     ranks_here: int
+    masks: list[list[int]]  # the cores that each rank of this machine may run on
+    meetings: list[tuple[str, int, list[int]]]  # (host, core, ranks) where ranks are bound to one core all the same
     activity: str  # what is being measured, for messages
 
     def each(self, work: Callable[[Post], object]) -> list:

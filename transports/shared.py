@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
 
 import numpy as np
 
+from . import affinity
 from .memory import ABORT, EPOCH_WORD, WAITS_FOR, Layout, private_arena
 from .program import Peers
 from .session import Post, Stalled, buffer_table
@@ -19,11 +19,6 @@ SPINS_ALONE = 20_000  # polls before looking up, when every rank has a core of i
 SPINS_CROWDED = 30  # more ranks than cores: whom we wait for may need our core
 
 
-def cores() -> list[int]:
-    """The cores this process may run on."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-
-
 def patience(ranks_here: int, cores_here: int) -> tuple[int, int]:
     """(polls before giving the core away, ns between barrier and agreed start) for ranks on one host."""
     if ranks_here <= cores_here:
@@ -32,7 +27,7 @@ def patience(ranks_here: int, cores_here: int) -> tuple[int, int]:
 
 
 class LocalCrew:
-    """`ranks` threads, each pinned to a core of its own where there are enough."""
+    """`ranks` threads, each pinned to a core of its own where there are enough. masks: the cores each may run on."""
 
     transport = "shared"
     is_root = True
@@ -53,8 +48,11 @@ class LocalCrew:
         self.timeout = timeout
         self.activity = "start-up"
         self.arena = private_arena(Layout(ranks, buffer_bytes, scratch_bytes, stamps))
-        available = cores()
-        self.pinned = pin and ranks <= len(available) and hasattr(os, "sched_setaffinity")
+        available = affinity.usable()
+        cores = affinity.choose(affinity.places(available), ranks) if pin else None
+        self.pinned = cores is not None
+        self.masks = [[core] for core in cores] if cores else [available] * ranks
+        self.meetings: list = []
         spins, window = patience(ranks, len(available))
         buffers = buffer_table(self.arena, ranks, list(range(ranks)))
         mpi, flag = np.zeros(MPI_FIELDS, np.int64), np.zeros(1, np.int32)
@@ -74,12 +72,11 @@ class LocalCrew:
         self._done: queue.SimpleQueue = queue.SimpleQueue()
         for post in self.posts:
             self.arena.doing(post.index, WAITS_FOR).value = -1
-            core = available[post.index] if self.pinned else None
-            threading.Thread(target=self._serve, args=(post, core), name=f"rank {post.rank}", daemon=True).start()
+            threading.Thread(target=self._serve, args=(post,), name=f"rank {post.rank}", daemon=True).start()
 
-    def _serve(self, post: Post, core: int | None) -> None:
-        if core is not None:
-            os.sched_setaffinity(0, {core})  # of this thread only
+    def _serve(self, post: Post) -> None:
+        if self.pinned:
+            affinity.pin(self.masks[post.index])  # this thread only
         while (work := self._work[post.index].get()) is not None:
             try:
                 self._done.put((post.index, work(post), None))

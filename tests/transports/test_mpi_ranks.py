@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,18 @@ def test_only_rank_0_speaks_and_the_library_keeps_quiet(tmp_path):
     assert done.stderr == ""
     assert done.stdout.count("# Collective test starting") == 1
     assert finished == [256, 512, 1024, 2048, 4096]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_ranks_that_the_launcher_left_free_get_a_core_each(tmp_path):
+    for more, cores_each in (((), 1), (("--no-pin",), len(os.sched_getaffinity(0)))):
+        done, _ = sweep(2, *more, tmp_path=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert ("pinned" in done.stdout) == (more == ())
+        cores = json.loads((tmp_path / "result.jsonl").read_text().splitlines()[-1])["environment"]["rank_cores"]
+        assert [len(c) for c in cores] == [cores_each] * 2
+        assert more or cores[0] != cores[1]
+        (tmp_path / "result.jsonl").unlink()
 
 
 def test_mpi_native_is_measured_beside_ours(tmp_path):
