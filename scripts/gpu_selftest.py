@@ -5,6 +5,7 @@ if not __package__:
 
     run_as_module(__file__)
 
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,8 @@ HELP = "try every GPU kernel and transport on this machine's GPUs, and write a r
 DESCRIPTION = """\
 Compile and check every GPU kernel against NumPy, run every way of all-reduce there is here (persistent walk, one launch a
 step, several GPUs, NCCL; under mpirun one GPU a rank), and measure bandwidth and latency against the device's own limits.
-Takes some minutes. What fails is reported, and the rest goes on."""
+Takes some minutes. Each group of tests runs in a process of its own, with a time limit for each part: what fails, crashes or
+hangs is reported, and the rest goes on."""
 
 EPILOG = """\
 examples:
@@ -36,37 +38,56 @@ def add_arguments(parser) -> None:
 def run(args) -> int:
     import json
 
-    from ..bench import gpu, gpu_selftest
+    from ..bench import gpu
+    from ..bench.selftest.children import run_in_children
+    from ..bench.selftest.findings import Finding, line_of, run_here
+    from ..bench.selftest.machine import large_bytes, machine_groups
+    from ..bench.selftest.ranks import rank_groups
+    from ..bench.selftest.report import devices_in, report, text
     from ..errors import UserError
     from ..transports import launcher
 
-    rig = gpu_selftest.real_rig(args.quick)
     root = launcher.launched_rank() == 0
     path = Path(args.out or time.strftime("busbw-gpu-selftest-%Y%m%d-%H%M%S.json"))
     readable = path.with_name(path.name + ".txt")
-    devices = gpu_selftest.describe_devices()
-    before = gpu.telemetry(devices)
+    groups = rank_groups(large_bytes(args.quick)) if launcher.launched() else machine_groups(args.quick)
     found: list = []
+    before: dict = {}
 
     def write() -> dict:
-        made = gpu_selftest.report(found, devices, before, gpu.telemetry(devices))
+        made = report(found, before, gpu.telemetry(devices_in(found)))
         if root:
             try:
                 path.write_text(json.dumps(made, indent=1) + "\n")
-                readable.write_text(gpu_selftest.text(made))
+                readable.write_text(text(made))
             except OSError as error:
                 raise UserError(f"--out {path}: cannot be written: {error.strerror}") from None
         return made
 
     def say(finding) -> None:
         found.append(finding)
+        if not before:
+            before.update(gpu.telemetry(devices_in(found)))
         if root:
-            print(gpu_selftest.line_of(finding), flush=True)
+            print(line_of(finding), flush=True)
             write()  # so that what a hang or a crash leaves can be sent
 
+    def late(part) -> None:
+        say(Finding(part.name, False, f"no end after {part.limit:g} s: the job is ended", raised=True))
+        from ..transports import mpi
+
+        mpi.load().COMM_WORLD.Abort(1)
+
     write()  # a file that cannot be written is said before the minutes of work
-    gpu_selftest.run(rig, say)
+    if launcher.launched():
+        run_here(groups, say, late)
+    else:
+        run_in_children(groups, lambda *which: _child(*which, args.quick), say)
     made = write()
     if root:
         print(f"{made['wrong']} wrong of {len(found)}\nwrote {path}\nwrote {readable}")
     return 1 if made["wrong"] else 0
+
+
+def _child(group: str, first: int, pipe: int, quick: bool) -> list[str]:
+    return [sys.executable, "-m", "busbw.bench.selftest", group, str(first), str(pipe), *(["quick"] if quick else [])]

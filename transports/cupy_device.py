@@ -47,13 +47,21 @@ def _function(name: str, dtype: str, op: str, device_id: int, system_scope: bool
 
 @cache
 def _module(dtype: str, op: str, device_id: int, system_scope: bool):
-    return cupy_compile.load(walk_source(), walk_options(dtype, op, system_scope=system_scope))
+    return _compiled(walk_source(), walk_options(dtype, op, system_scope=system_scope))
 
 
 @cache
 def _gate(device_id: int):
     """The kernel on the current device, which is `device_id`."""
-    return cupy_compile.load(gate_source(), cuda_source.common_options()).get_function("gate")
+    return _compiled(gate_source(), cuda_source.common_options()).get_function("gate")
+
+
+def _compiled(source: str, options: Sequence[str]):
+    """The module on the current device. Raises Unavailable."""
+    try:
+        return cupy_compile.load(source, options)
+    except cupy_compile.CompileError as error:
+        raise Unavailable(f"--backend cupy: {' '.join(str(error).split())[:500]}") from error
 
 
 def has_fired(event) -> bool:

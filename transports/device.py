@@ -16,6 +16,7 @@ behind ``Device``: CuPy's is cupy_device.py; tests bring one that runs walk.cu o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -447,11 +448,13 @@ class DeviceSession:
         return out, 0
 
     def abort(self, error: BaseException) -> None:
-        self.close()
+        with suppress(Exception):  # of a device that is broken, which is what `error` says
+            self.close()
 
     def close(self) -> None:
-        if self._nccl is not None:
-            self._nccl.close()
-            self._nccl = None
-        for device in self.devices:
-            device.close()
+        with ExitStack() as all_of_them:
+            for device in self.devices:
+                all_of_them.callback(device.close)
+            if self._nccl is not None:
+                all_of_them.callback(self._nccl.close)
+                self._nccl = None

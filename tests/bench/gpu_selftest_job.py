@@ -9,7 +9,7 @@ import mpi4py
 
 mpi4py.rc.thread_level = "single"
 
-from busbw.bench.gpu_selftest import job_findings  # noqa: E402
+from busbw.bench.selftest.ranks import job_findings  # noqa: E402
 from busbw.transports.device_mpi import DeviceMpiSession  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from busbw import scripts
-from busbw.bench import gpu, gpu_selftest
-from busbw.bench.gpu_selftest import DeviceRig, Finding, KernelRig, Rig
+from busbw.bench import gpu
+from busbw.bench.selftest import children, machine, report, trials
+from busbw.bench.selftest.findings import Finding, run_here
+from busbw.bench.selftest.rig import DeviceRig, KernelRig, Rig
 from busbw.kernels import selftest
 from busbw.kernels.dtypes import DEVICE_DTYPES, DTYPES
 from busbw.transports import nccl
@@ -94,6 +96,10 @@ def rig(folder, *, kernels=None, device=shim.ShimDevice, **more):
     return Rig(**fields)
 
 
+def run(made, say=lambda finding: None):
+    return run_here(trials.groups(made), say)
+
+
 def by_name(findings):
     assert len({f.what for f in findings}) == len(findings)
     return {f.what: f for f in findings}
@@ -101,7 +107,7 @@ def by_name(findings):
 
 def test_everything_is_tried_and_found_right(folder):
     told = []
-    findings = gpu_selftest.run(rig(folder, lacks=[("backend numba-cuda", "not installed")]), told.append)
+    findings = run(rig(folder, lacks=[("backend numba-cuda", "not installed")]), told.append)
     assert told == findings
     found = by_name(findings)
     assert [f.what for f in findings if f.ok is False] == []
@@ -121,7 +127,7 @@ def test_everything_is_tried_and_found_right(folder):
 
 def test_a_wrong_kernel_is_found_by_dtype_and_op_and_the_rest_goes_on(folder):
     kernels = NumpyKernels(lambda dtype, op: (dtype, op) == ("int8", "max"))
-    found = by_name(gpu_selftest.run(rig(folder, kernels=kernels, devices=())))
+    found = by_name(run(rig(folder, kernels=kernels, devices=())))
     assert found["kernels float32, numpy"].ok
     wrong = found["kernels int8, numpy"]
     assert wrong.ok is False and "max int8" in wrong.detail and "min int8" not in wrong.detail
@@ -129,7 +135,7 @@ def test_a_wrong_kernel_is_found_by_dtype_and_op_and_the_rest_goes_on(folder):
 
 
 def test_a_transport_that_damages_data_is_found(folder):
-    found = by_name(gpu_selftest.run(rig(folder, kernels=(), device=Damaged)))
+    found = by_name(run(rig(folder, kernels=(), device=Damaged)))
     assert found["all-reduce of 2 ranks, shim, walk"].ok
     wrong = found["all-reduce of 2 ranks, shim, steps"]
     assert wrong.ok is False and "elements wrong" in wrong.detail and "float32" in wrong.detail
@@ -145,11 +151,12 @@ def test_what_raises_is_a_finding_and_the_rest_goes_on(folder):
         DeviceRig("broken", broken, ("steps",), programs=(("float32", "sum"),)),
         DeviceRig("shim", lambda: [shim.ShimDevice(folder, resident=0)], ("steps",)),
     ]
-    found = by_name(gpu_selftest.run(rig(folder, kernels=(), devices=devices)))
+    found = by_name(run(rig(folder, kernels=(), devices=devices)))
     assert found["compile, broken"].ok is False
     assert "cudaErrorIllegalAddress" in found["all-reduce of 2 ranks, broken, steps"].detail
-    assert "given up" in found["all-reduce of 2 ranks, broken, steps"].detail
-    assert found["bandwidth, broken"].ok is found["latency, broken"].ok is found["ring, broken"].ok is False
+    assert "given up after 2" in found["all-reduce of 2 ranks, broken, steps"].detail
+    measured = [found[name].ok for name in ("bandwidth, broken", "8 bytes, broken, steps", "ring, broken, steps")]
+    assert measured == [False] * 3
     assert found["all-reduce of 2 ranks, shim, steps"].ok and found["ring, shim, steps"].ok
 
 
@@ -163,7 +170,7 @@ def test_nccl_is_checked_where_it_can_be_and_else_says_why(folder):
     two = [shim.ShimDevice(folder, resident=0, id=i) for i in range(2)]
     open_nccl = lambda ids: nccl.of_this_process(ids, fake)  # noqa: E731
     devices = [DeviceRig("two", lambda: two, (), open_nccl)]
-    found = by_name(gpu_selftest.run(rig(folder, kernels=(), devices=devices)))
+    found = by_name(run(rig(folder, kernels=(), devices=devices)))
     assert "bfloat16" in found["NCCL, two"].detail and found["NCCL, two"].ok is False  # refused dtypes are problems
     assert found["NCCL, two"].figures["wrong"] == 2 * 4  # those but float32, by counts
     assert found["NCCL, two, bandwidth"].figures["busbw_bytes_per_second"] > 0
@@ -172,27 +179,46 @@ def test_nccl_is_checked_where_it_can_be_and_else_says_why(folder):
         raise nccl.Unavailable("--algo nccl: CuPy finds no libnccl.so.2")
 
     devices = [DeviceRig("one", lambda: [shim.ShimDevice(folder, resident=0)], (), none)]
-    found = by_name(gpu_selftest.run(rig(folder, kernels=(), devices=devices)))
+    found = by_name(run(rig(folder, kernels=(), devices=devices)))
     assert found["NCCL, one"] == Finding("NCCL, one", None, "--algo nccl: CuPy finds no libnccl.so.2")
 
 
 def test_the_command_writes_a_report_and_exits_by_what_was_wrong(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(gpu_selftest, "describe_devices", lambda: [{"name": "shim", "pci_bus_id": "0"}])
     state = {"driver": "580", "devices": [{"slowed_by": ["heat (software)"]}]}
     monkeypatch.setattr(gpu, "telemetry", lambda devices: state)
+    devices = [{"name": "shim", "pci_bus_id": "0"}]
+    monkeypatch.setattr(machine, "describe_devices", lambda: devices)
+    # The children's place is taken by this process; test_selftest_children.py has real ones.
+    monkeypatch.setattr(children, "run_in_children", lambda groups, command, say: run_here(groups, say))
     for wrong, code in ((False, 0), (True, 1)):
         kernels = NumpyKernels(lambda dtype, op: wrong)  # noqa: B023
         made = rig(folder, kernels=kernels, devices=())
-        monkeypatch.setattr(gpu_selftest, "real_rig", lambda quick, made=made: made)
+        monkeypatch.setattr(machine, "real_rig", lambda quick, made=made: made)
         out = tmp_path / f"report-{code}.json"
         assert scripts.main(["gpu-selftest", "--out", str(out)]) == code
-        report = json.loads(out.read_text())
-        assert report["schema"] == gpu_selftest.SCHEMA and (report["wrong"] > 0) == wrong
-        assert report["telemetry"]["before"] == state and "heat" in report["warnings"][0]
-        assert "hostnames" not in report["machine"] and "command" not in report["machine"]
+        said = json.loads(out.read_text())
+        assert said["schema"] == report.SCHEMA and (said["wrong"] > 0) == wrong and said["devices"] == devices
+        assert said["telemetry"]["before"] == state and "heat" in said["warnings"][0]
+        assert "hostnames" not in said["machine"] and "command" not in said["machine"]
         readable = out.with_name(out.name + ".txt").read_text()
         assert ("WRONG kernels float32" in readable) == wrong and "GPU: name shim" in readable
-        assert f"{report['wrong']} wrong of 2" in capsys.readouterr().out
+        assert f"{said['wrong']} wrong of 3" in capsys.readouterr().out
+
+
+def test_a_child_of_the_command_knows_its_group_by_name(folder, monkeypatch):
+    import os
+
+    from busbw.bench.selftest import __main__ as entry
+    from busbw.scripts.gpu_selftest import _child
+
+    made = rig(folder, devices=())
+    monkeypatch.setattr(machine, "real_rig", lambda quick, made=made: made)
+    reading, writing = os.pipe()
+    entry.main(*_child("kernels, numpy", 1, writing, True)[3:])
+    with os.fdopen(reading) as lines:
+        said = [json.loads(line) for line in lines]
+    assert [next(iter(m)) for m in said] == ["begin", "finding", "end"]
+    assert said[1]["finding"]["what"] == "kernels int8, numpy" and said[1]["finding"]["ok"]
 
 
 def test_without_a_gpu_the_command_says_what_is_missing_and_exits_with_2(monkeypatch, capsys, tmp_path):

