@@ -16,6 +16,9 @@ Two latencies and a ring's bytes, 2(p-1)/p a rank; but p-1 messages meet at each
 the two exchanges are one pass: a rank reads its chunk of everybody's input and writes the sum to everybody's output. (The
 names are those of GPU libraries that do this over NVLink, such as TensorRT-LLM's custom all-reduce; for MPI it is the
 reduce-scatter and all-gather of Thakur, Rabenseifner and Gropp 2005 with a pairwise exchange.)
+
+The other collectives in one exchange: every block goes from who has it to who wants it, in one message. An all-to-all issues
+all its sends at once (**direct**), or one after each receive, so that no rank has more than one message under way (**pairwise**).
 """
 
 from __future__ import annotations
@@ -23,15 +26,12 @@ from __future__ import annotations
 import numpy as np
 
 from .schedule import INPUT, OUTPUT, SCRATCH, StepList, split
-from .single import single_rank
 
 
 def one_shot(rank: int, ranks: int, count: int, *, in_place: bool = False) -> np.ndarray:
     """One rank's table. In place the sum is collected in SCRATCH, as the input is being read by the others."""
-    if ranks == 1:
-        return single_rank(count, in_place)
     table = StepList()
-    others = [(rank + d) % ranks for d in range(1, ranks)]
+    others = _others(rank, ranks)
     sent = [table.send(peer, INPUT, 0, count) for peer in others]
     into = SCRATCH if in_place else OUTPUT
     last = ranks - 1
@@ -58,23 +58,107 @@ def two_shot(rank: int, ranks: int, count: int, *, slices: int = 1, in_place: bo
 
     With slices, each is reduced and at once sent to everybody, while it is in the cache.
     """
-    if ranks == 1:
-        return single_rank(count, in_place)
     table = StepList()
-    others = [(rank + d) % ranks for d in range(1, ranks)]
+    others = _others(rank, ranks)
     chunks = [split(length, slices, start) for start, length in split(count, ranks)]
     for k in range(slices):
         for peer in others:
             table.send(peer, INPUT, *chunks[peer][k])
     for k in range(slices):
         start, length = chunks[rank][k]
-        have = INPUT
-        for peer in others:
-            table.recv_reduce(peer, (have, start), (OUTPUT, start), length, final=peer == others[-1])
-            have = OUTPUT
+        _collect(table, others, (INPUT, start), (OUTPUT, start), length)
         for peer in others:
             table.send(peer, OUTPUT, start, length)
     for k in range(slices):
         for peer in others:
             table.recv(peer, OUTPUT, *chunks[peer][k])
+    return table.table()
+
+
+def _others(rank: int, ranks: int) -> list[int]:
+    return [(rank + d) % ranks for d in range(1, ranks)]
+
+
+def _collect(table: StepList, others: list[int], own: tuple[int, int], into: tuple[int, int], count: int) -> None:
+    """The sum of what everybody sent, and of `own`, both (buffer, offset)."""
+    have = own
+    for peer in others:
+        table.recv_reduce(peer, have, into, count, final=peer == others[-1])
+        have = into
+
+
+def reduce_scatter(rank: int, ranks: int, count: int, *, slices: int = 1, in_place: bool = False) -> np.ndarray:
+    """One rank's table. In place the first partial sum overwrites the rank's own block, which nobody else reads."""
+    table = StepList()
+    others = _others(rank, ranks)
+    pieces = split(count, slices)
+    for start, length in pieces:
+        for peer in others:
+            table.send(peer, INPUT, peer * count + start, length)
+    for start, length in pieces:
+        into = (OUTPUT, rank * count * in_place + start)
+        _collect(table, others, (INPUT, rank * count + start), into, length)
+    return table.table()
+
+
+def all_gather(rank: int, ranks: int, count: int, *, in_place: bool = False) -> np.ndarray:
+    """One rank's table."""
+    table = StepList()
+    own = (OUTPUT, rank * count) if in_place else (INPUT, 0)
+    for peer in _others(rank, ranks):
+        table.send(peer, *own, count)
+    if not in_place:
+        table.copy(own, (OUTPUT, rank * count), count)
+    for peer in _others(rank, ranks)[::-1]:  # who sends to us first is the one before us
+        table.recv(peer, OUTPUT, peer * count, count)
+    return table.table()
+
+
+def alltoall(rank: int, ranks: int, count: int, *, in_place: bool = False) -> np.ndarray:
+    """One rank's table."""
+    table = StepList()
+    for peer in _others(rank, ranks):
+        table.send(peer, INPUT, peer * count, count)
+    table.copy((INPUT, rank * count), (OUTPUT, rank * count), count)
+    for peer in _others(rank, ranks)[::-1]:
+        table.recv(peer, OUTPUT, peer * count, count)
+    return table.table()
+
+
+def pairwise(rank: int, ranks: int, count: int, *, in_place: bool = False) -> np.ndarray:
+    """One rank's table of an all-to-all: in step d everybody sends d ranks on, and waits for what comes from d ranks before."""
+    table = StepList()
+    table.copy((INPUT, rank * count), (OUTPUT, rank * count), count)
+    for d in range(1, ranks):
+        to, of = (rank + d) % ranks, (rank - d) % ranks
+        table.send(to, INPUT, to * count, count)
+        table.recv(of, OUTPUT, of * count, count)
+    return table.table()
+
+
+def gather(rank: int, ranks: int, count: int, *, root: int = 0, in_place: bool = False) -> np.ndarray:
+    """One rank's table."""
+    table = StepList()
+    own = (OUTPUT, rank * count) if in_place else (INPUT, 0)
+    if rank != root:
+        table.send(root, *own, count)
+        return table.table()
+    if not in_place:
+        table.copy(own, (OUTPUT, rank * count), count)
+    for peer in _others(rank, ranks):
+        table.recv(peer, OUTPUT, peer * count, count)
+    return table.table()
+
+
+def scatter(rank: int, ranks: int, count: int, *, root: int = 0, in_place: bool = False) -> np.ndarray:
+    """One rank's table."""
+    table = StepList()
+    own = (OUTPUT, rank * count * in_place)
+    if rank != root:
+        table.recv(root, *own, count)
+        return table.table()
+    for peer in _others(rank, ranks):
+        table.send(peer, INPUT, peer * count, count)
+    if not in_place:
+        table.copy((INPUT, rank * count), own, count)
     return table.table()

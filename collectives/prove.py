@@ -6,31 +6,35 @@ well formed    fields in range, regions inside their buffers, `after` before its
 matched        the k-th send from a to b on a channel meets the k-th receive there, of the same count; none is left over
 no deadlock    with a process for each channel of each rank, and with one thread a rank that walks its table in order and
                blocks in every wait; a step `after` a send waits until the receiver has finished taking it
-contributions  every rank's OUTPUT holds every rank's contribution exactly once
+contributions  every rank's OUTPUT holds what the collective says (collective.py), each contribution exactly once
 final          a reduction is marked final if and only if its result is complete
 hazards        two accesses of a rank's memory that overlap, one of them a write, are ordered by happens-before, however
                fast any rank or channel is; a send reads its region until its receiver has finished
 
 How. Elements that all steps treat alike form a segment. A walk to the end in any legal order shows freedom from
 deadlock: no step ever chooses, so every order gets equally far. Along that order each segment of each buffer carries
-a bit mask of the contributions in it, and each process (rank, channel) a vector clock: for each other process how
-many of its steps are known to be over. A segment remembers its last write and the reads since; an access has to know
-of those it conflicts with. This is the race detector of C. Flanagan, S. Freund, "FastTrack", PLDI 2009, with the
-reads kept in full.
+a tag, the place in the input that its elements come from, and a bit mask of the ranks whose contributions are in it;
+and each process (rank, channel) a vector clock: for each other process how many of its steps are known
+to be over. A segment remembers its last write and the reads since; an access has to know of
+those it conflicts with. This is the race detector of C. Flanagan, S. Freund, "FastTrack", PLDI 2009, with the reads
+kept in full.
 
-``Proof.identical`` says in addition whether all ranks get the same bits in floating-point arithmetic, where the order
-of the sum counts: every segment carries a hash of its expression, equal for a+b and b+a only.
+``Proof.identical`` says in addition whether all ranks that get the same sum get the same bits in floating-point arithmetic, where
+the order counts: every segment carries a hash of its expression, equal for a+b and b+a only.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
-from . import ALGORITHMS, build
+from . import algorithms as algorithms_of
+from . import build
+from .collective import ALL, ALL_REDUCE, Collective
 from .schedule import (
     BUFFER_NAMES,
     COPY,
@@ -60,7 +64,7 @@ FORM = "well formed"
 MATCH = "sends and receives match"
 CHANNELS = "no deadlock, a process a channel"
 THREAD = "no deadlock, one thread a rank"
-ONCE = "every contribution exactly once on every rank"
+ONCE = "every output holds each contribution it should exactly once"
 FINAL = "final marks are exact"
 HAZARD = "no hazard: conflicting accesses are ordered"
 
@@ -69,9 +73,9 @@ HAZARD = "no hazard: conflicting accesses are ordered"
 class Proof:
     """What was proven of one schedule.
 
-    steps, messages: over all ranks; proven: the checks that passed; problems: what is wrong, in words, empty if all is
-    proven; identical: whether all ranks' results are the same expression up to commutation, so the same bits in
-    floating-point arithmetic.
+    algorithm, ..., collective, root: as the schedule's; steps, messages: over all ranks; proven: the checks that passed;
+    problems: what is wrong, in words, empty if all is proven; identical: whether all ranks' results of one sum are the same
+    expression up to commutation, so the same bits in floating-point arithmetic.
     """
 
     algorithm: str
@@ -83,6 +87,8 @@ class Proof:
     proven: tuple[str, ...]
     problems: tuple[str, ...]
     identical: bool
+    collective: str = ALL_REDUCE.name
+    root: int = 0
 
     @property
     def ok(self) -> bool:
@@ -127,26 +133,33 @@ def prove(schedule: Schedule) -> Proof:
 
 
 def prove_all(
-    max_ranks: int, *, algorithms: Iterable[str] | None = None, min_ranks: int = 1
+    max_ranks: int,
+    *,
+    collective: Collective = ALL_REDUCE,
+    algorithms: Iterable[str] | None = None,
+    min_ranks: int = 1,
 ) -> Iterator[tuple[str, int, dict, Proof]]:
-    """Proves every algorithm for every p up to `max_ranks`; yields (algorithm, ranks, options, proof) one by one.
+    """Proves every algorithm of a collective for every p up to `max_ranks`; yields (algorithm, ranks, options, proof) one by one.
 
-    options: count (0, 1, p-1, p and 3p+1), in_place, and channels (1, 2) and slices (1, 2, 3) where the algorithm has
-    them: the keywords of ``build``.
+    options: count (0, 1, p-1, p and 3p+1), in_place where the collective has it, root (0, p/2 and p-1) where it has one, and
+    channels (1, 2) and slices (1, 2, 3) where the algorithm has them: the keywords of ``build``.
     """
-    for name in ALGORITHMS if algorithms is None else algorithms:
-        has = ALGORITHMS[name]
+    known = algorithms_of(collective)
+    for name in known if algorithms is None else algorithms:
         for ranks in range(min_ranks, max_ranks + 1):
-            for count in sorted({0, 1, ranks - 1, ranks, 3 * ranks + 1}):
-                for in_place in (False, True):
-                    for channels in (1, 2) if has.takes_channels else (1,):
-                        for slices in (1, 2, 3) if has.takes_slices else (1,):
-                            options = {"count": count, "in_place": in_place}
-                            if has.takes_channels:
-                                options["channels"] = channels
-                            if has.takes_slices:
-                                options["slices"] = slices
-                            yield name, ranks, options, prove(build(name, ranks, **options))
+            choices: dict[str, Iterable] = {
+                "count": sorted({0, 1, ranks - 1, ranks, 3 * ranks + 1}),
+                "in_place": (False, True) if collective.in_place else (False,),
+            }
+            if known[name].takes_channels:
+                choices["channels"] = (1, 2)
+            if known[name].takes_slices:
+                choices["slices"] = (1, 2, 3)
+            if collective.rooted:
+                choices["root"] = sorted({0, ranks // 2, ranks - 1})
+            for values in itertools.product(*choices.values()):
+                options = dict(zip(choices, values))
+                yield name, ranks, options, prove(build(name, ranks, collective=collective, **options))
 
 
 def _proof(schedule: Schedule, proven: list[str], problems: list[str], identical: bool) -> Proof:
@@ -160,6 +173,8 @@ def _proof(schedule: Schedule, proven: list[str], problems: list[str], identical
         proven=tuple(proven),
         problems=tuple(problems),
         identical=identical,
+        collective=schedule.collective.name,
+        root=schedule.root,
     )
 
 
@@ -214,6 +229,13 @@ def _malformed(schedule: Schedule) -> list[str]:
     if schedule.ranks < 1 or len(schedule.tables) != schedule.ranks:
         return [f"{len(schedule.tables)} tables for {schedule.ranks} ranks: there must be one a rank, at least one"]
     found = []
+    collective = schedule.collective.name
+    # What a rank may write of OUTPUT: in place, its part of the larger buffer.
+    first, size = np.zeros((2, schedule.ranks), np.int64)
+    alone = schedule.collective.output_count(schedule.ranks, schedule.count)
+    for rank in np.unique(schedule.outputs[:, 0]):
+        size[rank] = alone
+        first[rank] = schedule.collective.offsets(rank, schedule.ranks, schedule.count)[1] * schedule.in_place
     for rank, t in enumerate(schedule.tables):
         if t.dtype != STEP or t.ndim != 1:
             found.append(f"rank {rank}: the table is a {t.ndim}-dimensional array of {t.dtype}, not one of STEP rows")
@@ -237,11 +259,16 @@ def _malformed(schedule: Schedule) -> list[str]:
             buffer, offset = t[f"{side}_buffer"], t[f"{side}_offset"]
             # Of an unused side too: a walker may form both addresses before it looks at op.
             checks.append((buffer > SCRATCH, f"no such {side}_buffer"))
-            room = np.where(buffer == SCRATCH, 1 << 62, schedule.count)
-            outside = (offset < 0) | (offset > room - t["count"])
-            checks.append((used & outside, f"{side} lies outside its buffer of {schedule.count} elements"))
+            for which, room in ((INPUT, schedule.input_count), (OUTPUT, schedule.output_count), (SCRATCH, 1 << 62)):
+                outside = (offset < 0) | (offset > room - t["count"])
+                text = f"{side} lies outside its buffer of {room} elements"
+                checks.append((used & (buffer == which) & outside, text))
         if not schedule.in_place:
-            checks.append((writes & (t["dst_buffer"] == INPUT), "writes INPUT of an out-of-place all-reduce"))
+            checks.append((writes & (t["dst_buffer"] == INPUT), f"writes INPUT of an out-of-place {collective}"))
+        stray = (t["dst_offset"] < first[rank]) | (t["dst_offset"] > first[rank] + size[rank] - t["count"])
+        checks.append(
+            (writes & (t["dst_buffer"] != SCRATCH) & stray, f"writes what is not the rank's output of {collective}")
+        )
         src, dst = _memory(t["src_buffer"], schedule.in_place), _memory(t["dst_buffer"], schedule.in_place)
         shift = np.abs(t["src_offset"] - t["dst_offset"])
         overlap = reads & writes & (src == dst) & (shift > 0) & (shift < t["count"])
@@ -341,7 +368,12 @@ def _follow(flat: _Flat, partner: np.ndarray, order: np.ndarray) -> tuple[dict[s
     place_dst = (flat.rank * buffers + memory[np.where(writes, t["dst_buffer"], 0)]) * segments + dst
 
     _, process = np.unique(flat.rank * flat.channels + t["channel"], return_inverse=True)
-    held = int(np.searchsorted(edges, schedule.count))
+    # Which places hold an input at first, and which must hold what in the end: one row a segment.
+    starts = _by_segment(edges, schedule.inputs[:, [0, 1, 2]], schedule.inputs[:, 2] * 0)
+    ends = _by_segment(edges, schedule.outputs[:, [0, 1, 2]], schedule.outputs[:, 3])
+    who = schedule.outputs[ends[:, 3], 4]
+    given = (starts[:, 0] * buffers + memory[INPUT]) * segments + starts[:, 1]
+    goal = (ends[:, 0] * buffers + memory[OUTPUT]) * segments + ends[:, 1]
     found, tag, lacking, value = _check(
         t["op"],
         t["final"],
@@ -355,8 +387,11 @@ def _follow(flat: _Flat, partner: np.ndarray, order: np.ndarray) -> tuple[dict[s
         schedule.ranks,
         buffers,
         segments,
-        held,
-        int(memory[OUTPUT]),
+        given,
+        starts[:, 2].copy(),
+        starts[:, 0].copy(),
+        goal,
+        who,
         SHOWN,
     )
 
@@ -380,15 +415,34 @@ def _follow(flat: _Flat, partner: np.ndarray, order: np.ndarray) -> tuple[dict[s
         problems[what].append(f"{flat.name(row)}: {text}")
 
     missing = []
-    for rank, g in np.argwhere(lacking >= 0):
+    wrong = np.flatnonzero((tag != ends[:, 2]) | (lacking >= 0))
+    for (rank, g, source, _), i in zip(ends[wrong], wrong):
         where = _region(OUTPUT, edges[g], edges[g + 1] - edges[g])
-        if tag[rank, g] < 0:
+        if tag[i] < 0:
             missing.append(f"rank {rank}: {where} is never written")
-        elif tag[rank, g] != g:
-            missing.append(f"rank {rank}: {where} ends with the elements from {edges[tag[rank, g]]} on")
+        elif tag[i] != source:
+            missing.append(f"rank {rank}: {where} ends with the elements from {edges[tag[i]]} on")
+        elif who[i] == ALL:
+            missing.append(f"rank {rank}: {where} ends without the contribution of rank {lacking[i]}")
         else:
-            missing.append(f"rank {rank}: {where} ends without the contribution of rank {lacking[rank, g]}")
-    return problems, missing, bool((value == value[0]).all())
+            missing.append(f"rank {rank}: {where} ends with something else than the input of rank {who[i]}")
+    # Sums of the same elements must be the same expression, wherever they are.
+    sums = ends[:, 2][who == ALL]
+    order = np.argsort(sums, kind="stable")
+    same = sums[order][1:] == sums[order][:-1]
+    values = value[who == ALL][order]
+    return problems, missing, bool((values[1:] == values[:-1])[same].all())
+
+
+def _by_segment(edges: np.ndarray, regions: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """int64 [rows, 4]: rank, segment, segment of the source, and number of the region, for each segment of each region (rank,
+    offset, elements) whose elements come from `source` on."""
+    first, last = np.searchsorted(edges, regions[:, 1]), np.searchsorted(edges, regions[:, 1] + regions[:, 2])
+    width = last - first
+    number = np.repeat(np.arange(len(regions)), width)
+    within = np.arange(len(number)) - np.repeat(np.cumsum(width) - width, width)
+    from_ = np.searchsorted(edges, source)[number] + within
+    return np.stack([regions[number, 0], first[number] + within, from_, number], 1)
 
 
 def _edges(flat: _Flat, partner: np.ndarray) -> np.ndarray:
@@ -397,7 +451,16 @@ def _edges(flat: _Flat, partner: np.ndarray) -> np.ndarray:
     reads, writes = np.isin(t["op"], READS_SRC), np.isin(t["op"], WRITES_DST)
     src, dst, n = t["src_offset"], t["dst_offset"], t["count"]
     ends = [src[reads], (src + n)[reads], dst[writes], (dst + n)[writes]]
-    edges = np.unique(np.concatenate([[0, flat.schedule.count], *ends]))
+    schedule = flat.schedule
+    given, wanted = schedule.inputs, schedule.outputs
+    for offset, k in (
+        (given[:, 1], given[:, 2]),
+        (given[:, 1] * 0, given[:, 2]),
+        (wanted[:, 1], wanted[:, 2]),
+        (wanted[:, 3], wanted[:, 2]),
+    ):
+        ends += [offset, offset + k]
+    edges = np.unique(np.concatenate([[0, schedule.input_count, schedule.output_count], *ends]))
     # Data that lands at another offset carries the cuts of one place to the other, and so on until none is new.
     came_from = partner[writes & (partner >= 0)]
     moves = np.unique(
@@ -405,6 +468,8 @@ def _edges(flat: _Flat, partner: np.ndarray) -> np.ndarray:
             [
                 np.stack([src, dst, n], 1)[reads & writes],
                 np.stack([src[came_from], dst[writes & (partner >= 0)], n[came_from]], 1),
+                np.stack([given[:, 1] * 0, given[:, 1], given[:, 2]], 1),
+                wanted[:, [3, 1, 2]],
             ]
         ),
         axis=0,
@@ -507,15 +572,19 @@ def _check(
     ranks,
     buffers,
     segments,
-    held,
-    output,
+    given,
+    given_tag,
+    given_rank,
+    goal,
+    goal_rank,
     shown,
 ):
     """Follows contributions and clocks along `order`.
 
-    A place is (rank * buffers + buffer) * segments + segment. Returns the problems, one of a kind a row, as (kind, row,
-    other row, place), and per rank and segment of OUTPUT: the tag (which segment's elements it holds, -1 for none), the
-    first rank whose contribution it lacks (-1: complete and in its place), and the hash of its expression.
+    A place is (rank * buffers + buffer) * segments + segment. `given` places hold the segment given_tag of the input of given_rank
+    at first; `goal` places are to hold contributions of goal_rank (ALL: of everybody). Returns the problems, one of a kind a
+    row, as (kind, row, other row, place), and for each goal place: the tag (which segment's elements it holds, -1 for none), a
+    rank whose contribution it lacks or has too much (-1: none), and the hash of its expression.
     """
     n = len(op)
     places = ranks * buffers * segments
@@ -526,13 +595,11 @@ def _check(
     tag = np.full(places, -1, np.int32)
     mask = np.zeros((places, words), np.uint64)
     value = np.zeros(places, np.uint64)
-    for r in range(ranks):
-        # Buffer 0 is INPUT, or INPUT and OUTPUT in place.
-        for g in range(held):
-            place = r * buffers * segments + g
-            tag[place] = g
-            mask[place, r // 64] = np.uint64(1) << np.uint64(r % 64)
-            value[place] = _mix(np.uint64(r + 1))
+    for i in range(len(given)):
+        place, r = given[i], given_rank[i]
+        tag[place] = given_tag[i]
+        mask[place, r // 64] = np.uint64(1) << np.uint64(r % 64)
+        value[place] = _mix(np.uint64(r + 1))
 
     # Clocks. A process keeps its clock in slot[process]; a send passes the slot on, without a copy, together with its own
     # number; who wants to change a slot that others hold makes a copy first. clock[.., q] = steps of q known to be over.
@@ -750,17 +817,15 @@ def _check(
                 over_slot[row] = now
                 holders[now] += 1
 
-    out_tag = np.full((ranks, held), -1, np.int32)
-    lacking = np.full((ranks, held), -1, np.int32)
-    out_value = np.zeros((ranks, held), np.uint64)
-    for r in range(ranks):
-        for g in range(held):
-            place = (r * buffers + output) * segments + g
-            out_tag[r, g] = tag[place]
-            out_value[r, g] = value[place]
-            if tag[place] != g:
-                lacking[r, g] = r
-            for i in range(ranks - 1, -1, -1):
-                if not (mask[place, i // 64] >> np.uint64(i % 64)) & np.uint64(1):
-                    lacking[r, g] = i
+    out_tag = np.full(len(goal), -1, np.int32)
+    lacking = np.full(len(goal), -1, np.int32)
+    out_value = np.zeros(len(goal), np.uint64)
+    for w in range(len(goal)):
+        place = goal[w]
+        out_tag[w] = tag[place]
+        out_value[w] = value[place]
+        for r in range(ranks - 1, -1, -1):
+            has = (mask[place, r // 64] >> np.uint64(r % 64)) & np.uint64(1)
+            if has != (goal_rank[w] == ALL or goal_rank[w] == r):
+                lacking[w] = r
     return found[:problems], out_tag, lacking, out_value

@@ -19,13 +19,10 @@ import numpy as np
 
 from .fold import fold
 from .schedule import INPUT, OUTPUT, SCRATCH, StepList
-from .single import single_rank
 
 
-def steps(rank: int, ranks: int, count: int, *, in_place: bool = False) -> np.ndarray:
+def all_reduce(rank: int, ranks: int, count: int, *, in_place: bool = False) -> np.ndarray:
     """One rank's table. In place with an odd number of rounds, a copy back from SCRATCH ends it."""
-    if ranks == 1:
-        return single_rank(count, in_place)
     f = fold(rank, ranks)
     table = StepList()
     if f.place is None:

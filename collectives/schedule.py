@@ -1,10 +1,11 @@
-"""The schedule: an all-reduce as a table of steps for each rank.
+"""The schedule: a collective as a table of steps for each rank.
 
 An algorithm is a pure function ``steps(rank, ranks, count, ...)`` that returns the table of one rank, a NumPy array of
 ``STEP``. The table knows nothing of MPI, threads, GPUs or time; provers, transports, the fabric and exporters walk it.
 
-Buffers. Every rank has an ``INPUT`` and an ``OUTPUT`` of ``count`` elements and a ``SCRATCH`` as large as its table
-needs (``scratch_elements``). In an in-place all-reduce INPUT and OUTPUT are the same memory.
+Buffers. Every rank has an ``INPUT`` and an ``OUTPUT`` as large as the collective says (collective.py) and a ``SCRATCH`` as
+large as its table needs (``scratch_elements``). In place, INPUT and OUTPUT both name the larger of the two, of which the
+smaller is a part (``Collective.offsets``); only OUTPUT's part of it is written.
 
 One step, by ``op``::
 
@@ -32,6 +33,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from .collective import ALL_REDUCE, Collective
 
 SEND, RECV, RECV_REDUCE, REDUCE, COPY, NOP = 1, 2, 3, 4, 5, 6
 OP_NAMES = {SEND: "send", RECV: "recv", RECV_REDUCE: "recv_reduce", REDUCE: "reduce", COPY: "copy", NOP: "nop"}
@@ -62,8 +65,8 @@ STEP = np.dtype(
 class Schedule:
     """The tables of all ranks.
 
-    algorithm: its name; ranks: world size p; count: elements of the message; in_place: whether INPUT and OUTPUT are
-    the same memory; tables: one ``STEP`` array a rank.
+    algorithm: its name; ranks: world size p; count: elements of a block (collective.py), of the whole message in an
+    all-reduce; in_place: whether INPUT and OUTPUT are the same memory; tables: one ``STEP`` array a rank.
     """
 
     algorithm: str
@@ -71,6 +74,31 @@ class Schedule:
     count: int
     in_place: bool
     tables: tuple[np.ndarray, ...]
+    collective: Collective = ALL_REDUCE
+    root: int = 0
+
+    @property
+    def input_count(self) -> int:
+        """Elements of INPUT; in place, of the one memory that INPUT and OUTPUT name."""
+        return self._elements(self.collective.input_count)
+
+    @property
+    def output_count(self) -> int:
+        """Elements of OUTPUT; in place, of the one memory that INPUT and OUTPUT name."""
+        return self._elements(self.collective.output_count)
+
+    def _elements(self, alone) -> int:
+        return (self.collective.size_count if self.in_place else alone)(self.ranks, self.count)
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """``Collective.inputs`` of this schedule."""
+        return self.collective.inputs(self.ranks, self.count, self.root, self.in_place)
+
+    @property
+    def outputs(self) -> np.ndarray:
+        """``Collective.outputs`` of this schedule."""
+        return self.collective.outputs(self.ranks, self.count, self.root, self.in_place)
 
     @property
     def scratch(self) -> int:
@@ -122,6 +150,14 @@ class StepList:
 
     def table(self) -> np.ndarray:
         return np.array(self._rows, dtype=STEP)
+
+
+def one_rank(collective: Collective, count: int, in_place: bool) -> np.ndarray:
+    """The table for p = 1: copies of what the output holds, or nothing where the buffers are the same memory."""
+    table = StepList()
+    for _, offset, n, source, _ in collective.outputs(1, count).tolist() if not in_place else ():
+        table.copy((INPUT, source), (OUTPUT, offset), n)
+    return table.table()
 
 
 def split(count: int, parts: int, offset: int = 0) -> list[tuple[int, int]]:

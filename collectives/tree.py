@@ -20,6 +20,9 @@ A slice goes up while the one before comes down. The table's order is that of a 
 slice k is reduced at a node of height h at tick k + h, and comes down at depth d at tick k + H + d, where H is the tree's height.
 Every message goes from a smaller tick to a larger one, so one thread may walk the table in order.
 
+A broadcast or reduce of its own leaves the root out of the trees, and joins it to both: the other p-1 ranks make the trees, so that
+the root sends (receives) each half once (Sanders, Speck and Traeff, section 2).
+
 A node's partial sum is overwritten by the result only after its parent has read it.
 """
 
@@ -29,8 +32,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .schedule import INPUT, OUTPUT, StepList, split
-from .single import single_rank
+from .schedule import INPUT, OUTPUT, SCRATCH, StepList, split
 
 
 def parent(rank: int, ranks: int) -> int | None:
@@ -82,13 +84,11 @@ def _height(node: int, ranks: int) -> int:
     return max((1 + _height(child, ranks) for child in children(node, ranks)), default=0)
 
 
-def steps(
+def all_reduce(
     rank: int, ranks: int, count: int, *, channels: int = 1, slices: int = 1, in_place: bool = False
 ) -> np.ndarray:
     """One rank's table; the same table serves in-place and out-of-place. Each channel is a pair of trees, and takes channel
     numbers 2c and 2c + 1."""
-    if ranks == 1:
-        return single_rank(count, in_place)
     work = []  # (tick, 0 up or 1 down, channel, slice, start, length)
     for channel, (start, length) in enumerate(split(count, 2 * channels)):
         height, depth, top = _levels(_to_tree_0(channel % 2, rank, ranks), ranks)
@@ -116,4 +116,57 @@ def steps(
             have = OUTPUT
         if above is not None:
             table.send(above, have, start, length, channel=channel)
+    return table.table()
+
+
+def _rooted(rank: int, ranks: int, count: int, root: int, slices: int):
+    """The rank's part in two trees over the ranks without `root`, which stands above both: for each tree (channel, parent, children
+    as ranks, height, depth, slices as (start, elements)). The parent of a tree's root is `root`, at depth 0."""
+    n = ranks - 1
+
+    def to_rank(tree: int, node: int) -> int:
+        return (_from_tree_0(tree, node, n) + root + 1) % ranks
+
+    for tree, (start, length) in enumerate(split(count, 2)):
+        pieces = split(length, slices, start)
+        if rank == root:
+            yield tree, None, [to_rank(tree, 0)], 1 + _height(0, n), 0, pieces
+            continue
+        node = _to_tree_0(tree, (rank - root - 1) % ranks, n)
+        up = parent(node, n)
+        height, depth, _ = _levels(node, n)
+        below = [to_rank(tree, child) for child in children(node, n)]
+        yield tree, root if up is None else to_rank(tree, up), below, height, depth + 1, pieces
+
+
+def broadcast(
+    rank: int, ranks: int, count: int, *, root: int = 0, slices: int = 1, in_place: bool = False
+) -> np.ndarray:
+    """One rank's table: slice k passes depth d at tick k + d."""
+    table, work = StepList(), []
+    for tree, above, below, _, depth, pieces in _rooted(rank, ranks, count, root, slices):
+        work += [(k + depth, tree, above, below, piece) for k, piece in enumerate(pieces)]
+    for _, tree, above, below, piece in sorted(work, key=lambda w: w[:2]):
+        if above is not None:
+            table.recv(above, OUTPUT, *piece, channel=tree)
+        for child in below:
+            table.send(child, INPUT if rank == root else OUTPUT, *piece, channel=tree)
+    if rank == root and not in_place:
+        table.copy((INPUT, 0), (OUTPUT, 0), count)
+    return table.table()
+
+
+def reduce(rank: int, ranks: int, count: int, *, root: int = 0, slices: int = 1, in_place: bool = False) -> np.ndarray:
+    """One rank's table: slice k is reduced at height h at tick k + h; a rank that has no output collects in SCRATCH."""
+    table, work = StepList(), []
+    for tree, above, below, height, _, pieces in _rooted(rank, ranks, count, root, slices):
+        work += [(k + height, tree, above, below, piece) for k, piece in enumerate(pieces)]
+    into = OUTPUT if rank == root else SCRATCH
+    for _, tree, above, below, (start, length) in sorted(work, key=lambda w: w[:2]):
+        have = INPUT
+        for child in below:
+            table.recv_reduce(child, (have, start), (into, start), length, final=rank == root, channel=tree)
+            have = into
+        if above is not None:
+            table.send(above, have, start, length, channel=tree)
     return table.table()

@@ -1,4 +1,4 @@
-"""Every algorithm's tables, walked by a small executor that knows only schedule.py's words, give NumPy's sum.
+"""Every algorithm's tables, walked by a small executor that knows only schedule.py's words, give what NumPy says.
 
 The executor moves no copy of a message: a receive reads the sender's buffer when it runs, which is at a random one of the
 times the contract allows. So what is overwritten too early comes out wrong.
@@ -8,7 +8,8 @@ import random
 
 import numpy as np
 import pytest
-from busbw.collectives import ALGORITHMS, build
+from busbw.collectives import ALGORITHMS, algorithms, build
+from busbw.collectives.collective import COLLECTIVES
 from busbw.collectives.schedule import COPY, INPUT, NOP, OUTPUT, RECV, RECV_REDUCE, REDUCE, SEND
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,10 +35,14 @@ def execute(schedule, inputs, *, seed=0, one_thread=False, average=False):
     chance = random.Random(seed)
     p = schedule.ranks
     memory = []
-    for x in inputs:
+    for rank, x in enumerate(inputs):
+        poison = np.full(schedule.output_count, np.nan).astype(x.dtype)
         own = x.copy()
-        poison = np.full(schedule.count, np.nan).astype(x.dtype)
-        memory.append((own, own if schedule.in_place else poison, np.full(schedule.scratch, np.nan).astype(x.dtype)))
+        if schedule.in_place:
+            at = schedule.collective.offsets(rank, p, schedule.count)[0]
+            poison[at : at + len(x)] = x
+            own = poison
+        memory.append((own, poison, np.full(schedule.scratch, np.nan).astype(x.dtype)))
 
     lines = {}
     for rank, table in enumerate(schedule.tables):
@@ -206,6 +211,50 @@ def test_a_changed_table_that_is_proven_still_gives_the_sum(schedule, data):
         _, outputs = execute(schedule, inputs, seed=seed, one_thread=seed % 2 == 1, average=True)
         for out in outputs:
             np.testing.assert_array_equal(out, np.sum(inputs, axis=0) / schedule.ranks)
+
+
+def expected(name, inputs, root):
+    """What NumPy says each rank's output is, None where it has none. inputs: float [ranks, elements]."""
+    p = len(inputs)
+    n = inputs.shape[1] // p
+    blocks = inputs[:, : n * p].reshape(p, p, n)
+    total = inputs.sum(axis=0)
+    return {
+        "all_reduce": lambda r: total,
+        "reduce_scatter": lambda r: total[r * n : (r + 1) * n],
+        "all_gather": lambda r: inputs.ravel(),
+        "broadcast": lambda r: inputs[root],
+        "reduce": lambda r: total if r == root else None,
+        "alltoall": lambda r: blocks[:, r].ravel(),
+        "gather": lambda r: inputs.ravel() if r == root else None,
+        "scatter": lambda r: blocks[root, r],
+        "sendrecv": lambda r: inputs[r - 1],
+        "pingpong": lambda r: inputs[r - r % 2] if r - r % 2 + 1 < p else None,
+    }[name]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), st.integers(0, 1 << 30), st.booleans())
+def test_every_collective_gives_what_numpy_says(data, seed, one_thread):
+    c = data.draw(st.sampled_from(list(COLLECTIVES.values())))
+    name = data.draw(st.sampled_from(list(algorithms(c))))
+    ranks = data.draw(st.one_of(st.integers(1, 9), st.integers(1, 24)))
+    count = data.draw(st.one_of(st.integers(0, 9), st.just(5000 if ranks < 10 else 3)))
+    root = data.draw(st.integers(0, ranks - 1))
+    few = st.integers(1, 3)
+    schedule = build(
+        name, ranks, count, collective=c, root=root, channels=data.draw(few), slices=data.draw(few),
+        in_place=c.in_place and data.draw(st.booleans()),
+    )  # fmt: skip
+    inputs = np.random.default_rng(seed).integers(-99, 99, (ranks, c.input_count(ranks, count))).astype(float)
+    after, outputs = execute(schedule, inputs, seed=seed, one_thread=one_thread)
+    want = expected(c.name, inputs, root)
+    for rank in range(ranks):
+        if (values := want(rank)) is not None:
+            at = c.offsets(rank, ranks, count)[1] * schedule.in_place
+            np.testing.assert_array_equal(outputs[rank][at : at + len(values)], values)
+        if not schedule.in_place:
+            np.testing.assert_array_equal(after[rank], inputs[rank])
 
 
 def test_a_deadlock_is_seen_by_the_executor_too():
