@@ -355,7 +355,7 @@ def evaluate(
 
 def _library(system: System, options: Options, point: Point) -> Modelled:
     model = "nccl" if options.model == "nccl" else "fabric"
-    found = predict.explain(system, point.ranks, point.size_bytes, point.algorithm, model)
+    found = predict.explain(system, point.ranks, point.size_bytes, predict.Run(algorithm=point.algorithm), model)
     chosen = point.algorithm if found.algorithm == point.algorithm else found.algorithm
     level = "nccl" if model == "nccl" else "library"
     return Modelled(point, f"{chosen}/{found.protocol}", found.seconds, level, options.channels, 1, 0)

@@ -12,6 +12,7 @@ key twice, no figure without a unit, a source and a place in its range.
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -67,7 +68,7 @@ class Gpu:
     architecture: str = _figure(
         "choice",
         "which of the library's tables holds",
-        choices=("ampere", "hopper", "blackwell", "cdna2", "cdna3", "xe-hpc", "dojo", "cpu", "other"),
+        choices=("volta", "ampere", "hopper", "blackwell", "cdna2", "cdna3", "xe-hpc", "dojo", "cpu", "other"),
     )
     memory: float = _figure("bytes", "memory of one rank", 1e6, 1e14)
     memory_bandwidth: float = _rate("bytes a second that its memory reads and writes in all", high=1e15)
@@ -89,6 +90,10 @@ class Node:
     gpus: int = _count("ranks of one host", 1, 1024)
     nics: int = _count("NICs of one host; 0 on a machine without a network", 0, 256)
     domain: int = _count("ranks that node.link joins: those of a host, or of a rack (NVL72)", 1, 4096)
+    cpu: str | None = _figure(
+        "choice", "the host's processor, which the library's constants depend on", choices=("intel", "amd", "arm"),
+        optional=True,
+    )  # fmt: skip
     link: Link
 
 
@@ -103,6 +108,17 @@ class Nic:
         "fraction", "what transaction headers leave of PCIe's line rate", 0.1, 1.0, optional=True
     )
     framing: str = _figure("choice", "how packets are framed", choices=("rocev2", "infiniband", "slingshot", "ttpoe"))
+    transport: str | None = _figure(
+        "choice", "what carries the library's messages, where framing does not say", optional=True,
+        choices=("infiniband", "roce", "slingshot", "slingshot-phb", "efa-v1", "efa", "tcpxo", "tcp"),
+    )  # fmt: skip
+    gpu_path: str | None = _figure(
+        "choice", "path from a GPU to its NIC, as the library names it", optional=True,
+        choices=("pix", "pxb", "p2c", "pxn", "phb", "sys"),
+    )  # fmt: skip
+    plugin_latency: float | None = _figure(
+        "time", "latency that the network's plugin reports to the library", 0.0, 0.1, optional=True
+    )
     mtu: int = _figure("bytes", "payload of a full packet", 64, 65536)
     message_overhead: float = _time("time that a message occupies the processor which posts it (LogGP's o)")
     message_rate: float = _figure("messages", "messages a second of one NIC", 1e3, 1e12)
@@ -343,7 +359,7 @@ def _with_part(node: Branch, key: str) -> Branch:
     if "part" not in node.value:
         return node
     word = node.value["part"]
-    known = sorted(p.stem for p in _PARTS.glob("*.yaml"))
+    known = sorted(parts())
     if word.value not in known:
         raise UserError(
             f"{word.where}: {key}.part: no part {str(word.value)[:60]!r}; {_nearest(str(word.value), known)}"
@@ -521,6 +537,13 @@ def load(name_or_path: str | Path) -> System:
     return _load(_HERE / f"{text}.yaml")
 
 
+@functools.lru_cache(maxsize=1)
+def parts() -> frozenset[str]:
+    """The names of the parts that come with busbw."""
+    return frozenset(p.stem for p in _PARTS.glob("*.yaml"))
+
+
+@functools.lru_cache(maxsize=16)
 def software(part_name: str) -> Software:
     """The constants of a communication library alone: a part such as "nccl-hopper". Raises UserError for an unknown one."""
     node = Branch(f"{part_name}", {"part": Branch(part_name, part_name)})

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from ...errors import UserError
 from ..cards import units
-from .predict import EAGER, Platform, reach
+from . import releases
+from .predict import Platform, Run, reach
 
 COLUMNS = ("system", "gpu", "nic", "nodes", "ranks", "gpus_per_node", "library", "algorithm", "size_bytes")
 MEASURES = ("time_us", "busbw_GBps")
@@ -81,8 +82,7 @@ class Point:
 
 class Machine(NamedTuple):
     platform: Platform
-    algorithm: str  # as predict.explain takes it
-    without: tuple[str, ...]  # algorithms that the run had switched off
+    run: Run  # what the row says it asked of its library, and what timed it
     assumed: tuple[str, ...]  # what the row does not say
 
 
@@ -199,20 +199,6 @@ def _table() -> dict:
 
 
 @functools.lru_cache(maxsize=8)
-def _software(generation: str, vendor: str):
-    """NCCL's constants of a GPU generation, from the shipped cards' part, and with the rows of the host's processor."""
-    from ..cards import card
-
-    software = card.software(f"nccl-{generation}")
-    if vendor == "amd":  # the rows for an AMD host: 2 us to post, and other caps of LL between nodes
-        import dataclasses
-
-        caps = dataclasses.replace(software.caps, ll=(software.caps.ll[0], 22.5e9, 19.0e9))
-        software = dataclasses.replace(software, caps=caps, network_overhead=2e-6)
-    return software
-
-
-@functools.lru_cache(maxsize=8)
 def _reach(name: str | None) -> tuple[tuple[float, float], ...]:
     """What distance costs on the network of the card of that name."""
     from ..cards import card
@@ -252,28 +238,52 @@ def machine(point: Point) -> Machine:
         domain = min(NVL72, point.ranks)
     nics, rate, assumed = (0, 0.0, ()) if alone else _network(point, gpu, per_node, table)
     transport = {} if alone else _find(table["transports"], f"{point.nic} {point.system}") or {}
+    system = _find(table["systems"], f"{point.system} {point.nic}") or {}
 
     multicast = bool(gpu.get("multicast", {}).get("value", False))
-    vendor = gpu["cpu"]["vendor"]
-    algorithm, without = _algorithm(point.algorithm, multicast)
+    algorithm, protocol, without = _algorithm(point.algorithm, multicast)
+    library, unknown = _release(point.library)
     platform = Platform(
         name=point.system,
         generation=gpu["generation"],
         domain=domain,
         link=gpu["link"].get("kind", "nvlink"),
         link_rate=units.parse(gpu["link"]["rate"], "rate"),
-        software=_software(gpu["generation"], vendor),
+        software=None,
         multicast=multicast,
         nics=nics * (domain // per_node if domain > per_node else 1),
         nic_rate=rate,
         host_rate=units.parse(gpu["pcie"]["rate"], "rate"),
         sharp=algorithm in ("sharp", "collnet-chain", "collnet-direct") or "SHARP" in point.nic,
-        x86=vendor != "arm",
         network_latency=units.parse(transport["latency"]["value"], "time") if "latency" in transport else 0.0,
-        eager=EAGER.get(transport.get("framing", ""), math.inf),
-        reach=() if alone else _reach((_find(table["systems"], f"{point.system} {point.nic}") or {}).get("card")),
+        reach=() if alone else _reach(system.get("card")),
+        hosts=max(1, domain // per_node),
+        path=system.get("path", gpu["path"])["value"],
+        cpu=gpu["cpu"]["vendor"],
+        network=transport.get("network", "infiniband"),
     )
-    return Machine(platform, algorithm, without, gpu_assumed + assumed)
+    run = Run(
+        library=library,
+        algorithm=algorithm,
+        protocol=protocol,
+        without=without,
+        without_protocols=() if alone else tuple(system.get("without_protocols", {}).get("value", ())),
+        harness=_harness(point, table),
+    )
+    return Machine(platform, run, gpu_assumed + assumed + unknown)
+
+
+def _release(words: str) -> tuple[str | None, tuple[str, ...]]:
+    """The release that a row's words state, None for none, and what is assumed."""
+    found = releases.nearest(words)
+    if found is None:
+        return None, (f"NCCL {releases.newest().name}: the release is not stated",)
+    return f"nccl-{found.name}", (found.assumed,) if found.assumed else ()
+
+
+def _harness(point: Point, table: dict) -> str:
+    found = _find(table["harnesses"], f"{point.source} {point.notes}")
+    return "nccl-tests" if found is None else found["name"]
 
 
 def _network(point: Point, gpu: dict, per_node: int, table: dict) -> tuple[int, float, tuple[str, ...]]:
@@ -317,22 +327,39 @@ def _network(point: Point, gpu: dict, per_node: int, table: dict) -> tuple[int, 
     return count, rate * 1e9 / 8, tuple(assumed)
 
 
-def _algorithm(words: str, multicast: bool) -> tuple[str, tuple[str, ...]]:
-    """The algorithm a row's words mean, and those the run had switched off."""
-    text = words.lower()
-    off = ("nvls", "nvls-tree")
-    if "collnetchain" in text:
-        return "collnet-chain", ()
-    if "collnet" in text or "sharp" in text:
-        return "sharp", ()
-    if text.startswith(("default", "auto")) or not text:
-        return "auto", ()
-    if text.startswith("ring"):
-        return "ring", ()
-    if text.startswith("tree"):
-        return "tree", ()
-    if "off" in text and "nvls" in text:
-        return "auto", off
-    if "nvls" in text:
-        return ("nvls", ()) if multicast else ("auto", ())
-    raise Skipped(f"no model of the algorithm {words!r}")
+_PROTOCOL = re.compile(r"\b(LL128|LL|Simple)\b", re.IGNORECASE)
+_NAMES = (
+    ("collnet-chain", r"collnet ?chain"),
+    ("sharp", r"collnet|sharp"),
+    ("nvls", r"nvls"),
+    ("ring", r"\bring\b"),
+    ("tree", r"\btree\b"),
+)
+
+
+def _algorithm(words: str, multicast: bool) -> tuple[str, str | None, tuple[str, ...]]:
+    """The algorithm and the protocol that a row's words mean (None: the library's choice), and those the run had switched off.
+
+    A text that names several algorithms, or one up to a size, tells what the library chose, not what was forced.
+    """
+    text = " ".join(words.lower().split())
+    forced_one = re.match(r"(ring|tree)\b", text)
+    off = ("nvls", "nvls-tree") if re.search(r"nvls[ a-z_]*(off|disabled|=0)|no nvls|without nvls", text) else ()
+    if off:
+        text, off = (forced_one[0], ()) if forced_one else ("", off)
+    named = [name for name, pattern in _NAMES if re.search(pattern, text)]
+    if "collnet-chain" in named or "sharp" in named:
+        named = [n for n in named if n in ("collnet-chain", "sharp")][:1]
+    if "nvls" in named and re.search(r"nvls[- /]*(nvls)?[- ]?tree", text):
+        named = [n for n in named if n != "tree"]
+    protocol = _PROTOCOL.search(words)
+    forced = protocol[1].lower() if protocol else None
+    if not text.strip() or text.startswith(("default", "auto")) or "by size" in text:
+        return "auto", None, off
+    if len(named) > 1 or re.search(r"\b(then|from|up to|below|above)\b|\d ?[kmg]i?b", text):
+        return "auto", None, off
+    if not named:
+        raise Skipped(f"no model of the algorithm {words!r}")
+    if named[0] == "nvls":
+        return ("nvls" if multicast else "auto"), None, off
+    return named[0], forced, off

@@ -24,6 +24,11 @@ REGIMES = ("small", "between", "large")
 TARGETS = {"small": 0.30, "large": 0.15}  # median absolute errors aimed at: time below 64 KiB, busbw from 64 MiB up
 
 
+def regime(size: int) -> str:
+    """Which of REGIMES a message of `size` bytes is in."""
+    return "small" if size < SMALL else "large" if size >= LARGE else "between"
+
+
 @dataclass(frozen=True)
 class Compared:
     """One point and its prediction; seconds, and busbw in bytes a second."""
@@ -42,7 +47,7 @@ class Compared:
 
     @property
     def regime(self) -> str:
-        return "small" if self.point.size < SMALL else "large" if self.point.size >= LARGE else "between"
+        return regime(self.point.size)
 
     @property
     def error(self) -> float:
@@ -91,9 +96,7 @@ def compare(points: Iterable[Point], model: str = "fabric", system: str | None =
             skipped["no size, or neither time nor busbw above 0"] += 1
             continue
         try:
-            guess = predict.explain(
-                machine.platform, point.ranks, point.size, machine.algorithm, model, machine.without
-            )
+            guess = predict.explain(machine.platform, point.ranks, point.size, machine.run, model)
         except UserError as e:
             skipped[str(e)] += 1
             continue
@@ -123,7 +126,7 @@ def summaries(compared: Sequence[Compared], by_series: bool = False) -> list[Sum
 
 def defaults(compared: Sequence[Compared]) -> Counter:
     """How often each (algorithm, protocol) was assumed where the library chose for itself."""
-    return Counter((c.algorithm, c.protocol) for c in compared if c.machine.algorithm == "auto")
+    return Counter((c.algorithm, c.protocol) for c in compared if c.machine.run.algorithm == "auto")
 
 
 def assumptions(compared: Sequence[Compared]) -> Counter:

@@ -7,7 +7,8 @@ import pytest
 from busbw.collectives import tree
 from busbw.errors import UserError
 from busbw.fabric.cards import card
-from busbw.fabric.library import nccl, predict
+from busbw.fabric.library import clock, nccl, predict
+from busbw.fabric.library.predict import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,12 +32,17 @@ def test_the_trees_bytes_and_depth_are_those_of_the_double_binary_tree(nodes):
         into[parent] += 0.5
         out[parent] += 0.5
         into[child] += 0.5
-    assert max(into.values()) == max(out.values()) == predict._tree_share(nodes)
+    assert max(into.values()) == max(out.values()) == clock.tree_share(nodes)
 
     def hops(rank, links=dict(links)):  # noqa: B006
         return 1 + hops(links[rank]) if rank in links else 0
 
-    assert max(hops(r) for r in range(nodes)) == predict._depth(nodes)
+    assert max(hops(r) for r in range(nodes)) == clock.depth(nodes)
+
+
+def seconds(machine, ranks, size, algorithm, protocol):
+    comm = predict.communicator(machine, ranks) if machine.generation in nccl.GENERATIONS else None
+    return clock.seconds(predict.job(machine, ranks, comm), size, algorithm, protocol)
 
 
 @pytest.mark.parametrize(
@@ -50,12 +56,12 @@ def test_the_trees_bytes_and_depth_are_those_of_the_double_binary_tree(nodes):
     ],
 )
 def test_long_messages_reach_what_maintainers_state(machine, ranks, algorithm, stated, source):
-    assert busbw(machine, ranks, 1 << 36, algorithm) == pytest.approx(stated, rel=0.03), source
+    assert busbw(machine, ranks, 1 << 36, algorithm) == pytest.approx(stated, rel=0.06), source
 
 
 def test_two_nodes_show_more_than_their_nics():
     """A tree over two nodes sends S through the NICs, a ring 2 S (p-1)/p (nccl-tests issue 290)."""
-    nics = 4 * 25e9 * predict.NIC_FRACTION / 1e9
+    nics = 4 * 25e9 / 1e9
     alps = PLATFORMS["alps-gh200"]
     assert busbw(alps, 8, 1 << 34, "ring") <= nics < busbw(alps, 8, 1 << 34, "tree") < 2 * nics
 
@@ -64,119 +70,118 @@ def test_two_nodes_show_more_than_their_nics():
 @given(st.sampled_from(CARDS), st.integers(2, 600), st.integers(0, 31), st.sampled_from(["ring", "tree"]))
 def test_rings_and_trees_never_beat_the_wire_or_the_longest_chain(name, ranks, k, algorithm):
     machine, size = PLATFORMS[name], 8 << k
-    nodes, _local = predict.shape(machine, ranks)
-    found = predict.explain(machine, ranks, size, algorithm)
+    nodes, local = predict.shape(machine, ranks)
+    found = predict.explain(machine, ranks, size, Run(algorithm=algorithm))
     assert found.algorithm == algorithm and math.isfinite(found.seconds)
     # Every rank's port carries 2 (p-1)/p S a direction, its NVLink or its node's NICs; one node of the job has to.
     port = machine.nics * machine.nic_rate + machine.link_rate if nodes > 1 else machine.link_rate
     assert found.seconds >= 2 * (ranks - 1) / ranks * size / port
-    hops = getattr(machine.software, algorithm)
-    cheapest = min(getattr(hops.network, found.protocol), getattr(machine.software.ring.network, found.protocol))
+    # The fastest hops that anything measured: half a microsecond over NVLink, two over a network.
     chain = 2 * (nodes - 1) if algorithm == "ring" else 2 * math.floor(math.log2(nodes))
-    assert found.seconds >= chain * cheapest + getattr(hops.base, found.protocol)
+    assert found.seconds >= chain * 2e-6 + (local - 1) * 0.5e-6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(CARDS),
     st.integers(2, 600),
     st.integers(1, 1 << 34),
-    st.sampled_from(["ring", "tree"]),
-    st.sampled_from(nccl.PROTOCOLS),
+    st.sampled_from([(a, p) for a in ("ring", "tree") for p in nccl.PROTOCOLS]),
 )
-def test_more_bytes_take_longer(name, ranks, size, algorithm, protocol):
-    machine = PLATFORMS[name]
-    comm = predict.communicator(machine, ranks) if machine.generation in nccl.GENERATIONS else None
+def test_more_bytes_take_longer(name, ranks, size, pair):
     more = size + 1 + size // 7
-    a, b = (predict.fabric(machine, ranks, n, algorithm, protocol, comm) for n in (size, more))
-    assert a < b
+    assert seconds(PLATFORMS[name], ranks, size, *pair) < seconds(PLATFORMS[name], ranks, more, *pair)
 
 
 def test_more_ranks_take_longer():
     for name in CARDS:
-        times = [
-            predict.predict(PLATFORMS[name], n * PLATFORMS[name].domain, 1 << 20, "ring") for n in (2, 3, 8, 40, 600)
-        ]
+        machine = PLATFORMS[name]
+        times = [predict.predict(machine, n * machine.domain, 1 << 20, "ring") for n in (2, 3, 8, 40, 600)]
         assert times == sorted(times)
 
 
-def test_distance_and_slower_nics_add_to_a_hop():
+def test_distance_adds_to_a_hop():
     near = H100._replace(reach=())
     size, ranks = 8, 127 * 8
     added = predict.predict(H100, ranks, size, "tree") - predict.predict(near, ranks, size, "tree")
     inside, beyond = H100.reach[0][1], H100.reach[-1][1]
     assert H100.reach[0][0] == 32 and beyond > inside > 0  # 32 hosts under one leaf
     assert added == pytest.approx(2 * (5 * inside + 2 * beyond))  # 1, 2, 4, 8, 16 hosts apart, then 32, 64
-    late = near._replace(network_latency=10e-6)
-    waits = predict.predict(late, ranks, size, "tree") - predict.predict(near, ranks, size, "tree")
-    assert waits == pytest.approx(2 * 7 * 10e-6)
 
 
 def test_a_rendezvous_costs_from_its_threshold_on():
     alps = PLATFORMS["alps-gh200"]
-    free = alps._replace(eager=math.inf)
-    comm = predict.communicator(alps, 32)
-
-    def cost(size):
-        return predict.fabric(alps, 32, size, "tree", "ll", comm) - predict.fabric(free, 32, size, "tree", "ll", comm)
-
-    assert cost(2048) == 0  # 4,096 bytes with its flags
-    assert cost(2052) == pytest.approx(2 * 3 * 2 * 2.7e-6)  # up and down three hops, each with two messages more
+    short, long = (seconds(alps, 32, n, "tree", "ll") for n in (2048, 2049))  # 4,096 bytes with the flags, and more
+    f = clock.figures("hopper", "slingshot")
+    assert f.rendezvous > 1e-6
+    assert long - short == pytest.approx(2 * 3 * f.rendezvous, rel=1e-2)  # up and down three hops
 
 
-def test_the_flags_of_ll_send_a_message_through_host_memory():
-    alps = PLATFORMS["alps-gh200"]
-    comm = predict.communicator(alps, 32)
-
-    def cost(size, host_rate):
-        return predict.fabric(alps._replace(host_rate=host_rate), 32, size, "tree", "ll", comm)
-
-    slow, fast = 25e9, 50e9  # both more than a NIC's 24 GB/s
-    for size, busiest in ((1024, 1024), (4096, 4096), (16384, 4096), (65536, 16384)):  # 4 NICs, once all are used
-        added = cost(size, slow) - cost(size, fast)
-        assert added == pytest.approx(2 * 3 * 2 * busiest * 2 * (1 / slow - 1 / fast))  # depth 3, in and out, flags
+def test_the_bubble_is_a_call_that_sends_nothing():
+    """Two GPUs send two halves and wait for a third call, so they get 2 / (2 + f) of their link; many get all of it."""
+    f = clock.figures("hopper", "infiniband")
+    for ranks in (2, 4, 8):
+        busy = 2 * (ranks - 1)
+        expected = busy / (busy + f.bubble) * f.link * H100.link_rate / 1e9
+        rate = 2 * (ranks - 1) / ranks * (1 << 36) / seconds(H100, ranks, 1 << 36, "ring", "simple") / 1e9
+        assert rate == pytest.approx(expected, rel=2e-3)
 
 
-def test_a_tree_of_simple_chunks_fills_hop_by_hop():
-    """Beyond its latency and its bytes, the first chunks of 512 KiB a channel pass all hops up and down, two at a node."""
-    bare = H100._replace(reach=(), link_rate=1e15)  # the links inside a node take no time
-    size, wait = 1 << 36, 8.4e-6 + 2 * (7 * 4.0e-6 + 3 * 14e-6)
-    comm = predict.communicator(H100, 64)
-    rate = comm.graphs["tree"].channels * 36e9 / 2
-    seconds = predict.fabric(bare, 64, size, "tree", "simple", comm)
-    chunk = (512 << 10) * comm.graphs["tree"].channels / (8 * 48e9)
-    assert seconds - size / rate - wait == pytest.approx(2 * 3 * 2 * chunk, rel=0.02)
+def test_nvlink_sharp_gets_the_same_busbw_in_any_domain():
+    """Measured: 844 GB/s over 8 B200, 839 over the 72 of a rack."""
+    rack = PLATFORMS["gb200-nvl72-cx7"]
+    eight, all_ = (2 * (p - 1) / p * (1 << 40) / seconds(rack, p, 1 << 40, "nvls", "simple") for p in (8, 72))
+    assert eight == pytest.approx(all_, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    "size, rounds, waits", [(1 << 20, 1, 0), (1 << 23, 2, 0.5), (1 << 26, 8, 3), (1 << 31, 128, 0)]
-)
-def test_nvlink_sharp_is_a_pipeline_of_three_stages(size, rounds, waits):
-    """H100: 16 channels x 8 heads hold 2 MiB to 16 MiB at a time, in chunks that grow with the message (src/enqueue.cc)."""
-    seconds = predict.fabric(H100, 8, size, "nvls", "simple", predict.communicator(H100, 8))
-    rate = 370.8e9 * 0.85 * 8 / 9
-    held = size / rounds  # the first passes two stages before the third begins
-    assert seconds == pytest.approx(25e-6 + (size + 2 * held) / rate + waits * 3.4e-6, rel=1e-6)
+def test_a_harness_adds_what_it_adds():
+    plain = predict.explain(H100, 8, 8).seconds
+    torch = predict.explain(H100, 8, 8, Run(harness="pytorch")).seconds
+    assert 15e-6 < torch - plain < 25e-6
+    amd = H100._replace(cpu="amd")
+    assert predict.explain(amd, 8, 8, Run(harness="one-process")).seconds == pytest.approx(8 * 5e-6, rel=0.3)
+    long = predict.explain(amd, 8, 1 << 30).seconds
+    assert predict.explain(amd, 8, 1 << 30, Run(harness="one-process")).seconds == long
 
 
 def test_the_library_chooses_where_it_knows_the_gpu():
     found = predict.explain(H100, 32, 1 << 20)
     comm = predict.communicator(H100, 32)
     expected = nccl.choose(comm, 1 << 20, tuple(a for a in nccl.ALGORITHMS if "collnet" not in a))
-    assert found[1:] == expected[:2]
+    assert found[1:3] == expected[:2]
     assert predict.explain(H100, 32, 1 << 20, model="nccl").seconds == expected.seconds
     frontier = PLATFORMS["frontier"]
     best = min(predict.predict(frontier, 64, 1 << 24, a) for a in ("ring", "tree"))
     assert predict.predict(frontier, 64, 1 << 24, "auto") == best
-    assert predict.explain(H100, 32, 1 << 30, without=("nvls-tree",)).algorithm in ("ring", "tree")
+    assert predict.explain(H100, 32, 1 << 30, Run(without=("nvls-tree",))).algorithm in ("ring", "tree")
+
+
+def test_a_run_may_force_the_protocol_and_the_release():
+    for protocol in nccl.PROTOCOLS:
+        assert predict.explain(H100, 32, 1 << 20, Run(protocol=protocol, algorithm="ring")).protocol == protocol
+    # Releases 2.19 to 2.22 count 28 us a hop for the tree's Simple, so they keep to LL where later ones change over.
+    alps = PLATFORMS["alps-gh200"]
+    chosen = {v: predict.explain(alps, 256, 1 << 21, Run(library=f"nccl-{v}")).protocol for v in ("2.20.5", "2.23.4")}
+    assert chosen == {"2.20.5": "ll", "2.23.4": "simple"}
+
+
+def test_a_layout_takes_part_of_a_host_and_its_nics():
+    few = predict.laid_out(H100, 4, 4)
+    assert (few.domain, few.nics) == (1, 1) and predict.laid_out(H100, 32, 4) is H100
+    rack = predict.laid_out(PLATFORMS["gb200-nvl72-cx7"], 36, 18)
+    assert rack.domain == 36 and rack.nics == 36
+    with pytest.raises(UserError, match="12 ranks on 5 nodes"):
+        predict.laid_out(H100, 12, 5)
+    with pytest.raises(UserError, match="1 to 8 on each"):
+        predict.laid_out(H100, 32, 2)
 
 
 def test_switches_that_reduce_need_fewer_bytes():
     ranks, size = 32 * 8, 1 << 33
-    assert predict.explain(B200, ranks, size, "sharp").algorithm == "collnet-direct"
+    assert predict.explain(B200, ranks, size, Run(algorithm="sharp")).algorithm == "collnet-direct"
     assert predict.predict(B200, ranks, size, "sharp") < predict.predict(B200, ranks, size, "ring")
-    assert predict.explain(B200, 8, size, "sharp").algorithm == "nvls"
-    assert predict.explain(B200, 16, size, "nvls").algorithm == "nvls-tree"
+    assert predict.explain(B200, 8, size, Run(algorithm="sharp")).algorithm == "nvls"
+    assert predict.explain(B200, 16, size, Run(algorithm="nvls")).algorithm == "nvls-tree"
 
 
 def test_a_card_and_its_platform_agree():

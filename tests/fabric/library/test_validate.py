@@ -62,8 +62,11 @@ def test_times_and_bandwidths_of_the_table_agree(shipped):
 def test_the_model_reaches_its_aims_on_the_published_points(report):
     everything = validate.summary("all", report.compared)
     assert len(report.compared) > 1400
-    assert everything.absolute["large"] <= 0.15
-    assert everything.absolute["small"] <= 0.30
+    if report.model == "fabric":
+        assert everything.absolute["large"] <= validate.TARGETS["large"]
+        assert everything.absolute["small"] <= validate.TARGETS["small"]
+    else:  # what NCCL believes is no clock
+        assert everything.absolute["large"] <= 0.15
 
 
 def test_errors_are_relative_to_what_was_measured(report):
@@ -96,7 +99,7 @@ def test_every_point_is_compared_or_skipped_with_a_reason(report, shipped):
 
 def test_what_the_library_chose_is_told(report):
     chosen = validate.defaults(report.compared)
-    assert sum(chosen.values()) == sum(c.machine.algorithm == "auto" for c in report.compared) > 1000
+    assert sum(chosen.values()) == sum(c.machine.run.algorithm == "auto" for c in report.compared) > 1000
     assert {a for a, _ in chosen} >= {"ring", "tree", "nvls", "nvls-tree"}
 
 
@@ -137,11 +140,14 @@ def test_a_nic_in_words_becomes_figures(nic, gpu, per_node, nics, gigabits):
         ("CollnetChain SHARP", "H100", ("collnet-chain", ())),
         ("CollnetDirect SHARP", "H100", ("sharp", ())),
         ("author says NVLS (A100 has none)", "A100", ("auto", ())),
+        ("ring LL to 1 MiB, then NVLS", "H100", ("auto", ())),
+        ("default: tree below 8 MiB, ring above", "H100", ("auto", ())),
+        ("Ring LL128 (forced)", "H100", ("ring", ())),
     ],
 )
 def test_an_algorithm_in_words(words, gpu, expected):
     made = published.machine(point(algorithm=words, gpu=gpu))
-    assert (made.algorithm, made.without) == expected
+    assert (made.run.algorithm, made.run.without) == expected
 
 
 @pytest.mark.parametrize(
@@ -172,9 +178,9 @@ def test_gpus_of_one_rack_are_one_domain():
 
 
 def test_an_amd_host_has_its_own_rows():
-    amd, intel = (published.machine(point(gpu=g)).platform.software for g in ("A100", "H100"))
-    assert amd.network_overhead == 2e-6 and intel.network_overhead == 1e-6
-    assert amd.caps.ll[1:] == (22.5e9, 19e9)
+    amd, intel = (predict.tables(published.machine(point(gpu=g)).platform) for g in ("A100", "H100"))
+    assert amd.posting == 2e-6 and intel.posting == 1e-6
+    assert amd.ll[1:] == (22.5e9, 19e9)
 
 
 def test_a_system_is_found_by_part_of_its_name(shipped):
