@@ -1,7 +1,7 @@
 """Run under mpirun: gpu-selftest's findings of MPI ranks, over late, shuffled streams on host memory; printed as JSON."""
 
-import importlib.util
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,14 +13,11 @@ from busbw.bench.selftest.ranks import job_findings  # noqa: E402
 from busbw.transports.device_mpi import DeviceMpiSession  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 
-_spec = importlib.util.spec_from_file_location(
-    "busbw_late_gpu", Path(__file__).parent.parent / "transports" / "late_gpu.py"
-)
-late_gpu = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(late_gpu)
+sys.path.insert(0, str(Path(__file__).parent.parent / "transports"))
+import late_gpu  # noqa: E402
 
 comm = MPI.COMM_WORLD
 session = DeviceMpiSession(comm, late_gpu.LateGpu(seed=comm.rank), 1 << 14, 1 << 16, aware=False, segment_bytes=1024)
 findings = list(job_findings(session, "staged", (1, 700), 1 << 12))
 if comm.rank == 0:
-    print(json.dumps([asdict(f) for f in findings]))
+    print(json.dumps({"findings": [asdict(f) for f in findings]}))

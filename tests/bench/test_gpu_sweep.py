@@ -1,13 +1,10 @@
 """Sweeps on GPUs without one: choosing the backend, walk.cu on the CPU behind a whole sweep, clocks from an NVML stand-in."""
 
-import importlib.util
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+import shim_device
 from busbw.bench import gpu, record, summary
 from busbw.bench.measure import Effort
 from busbw.bench.opening import session_for
@@ -18,13 +15,6 @@ from busbw.collectives import ALGORITHMS, build
 from busbw.errors import UserError
 from busbw.transports.device import DeviceSession
 from busbw.transports.session import Job
-
-_spec = importlib.util.spec_from_file_location(
-    "busbw_shim_device", Path(__file__).parent.parent / "transports" / "shim_device.py"
-)
-shim = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shim)
-needs_compiler = pytest.mark.skipif(shim.compiler() is None, reason="no g++ to run CUDA C++ on the CPU with")
 
 
 def choose(asked="auto", cpu_only=None, *, mpi=False, driver=True, **lacks):
@@ -79,20 +69,20 @@ def test_nccl_needs_gpus():
         checked(Options(last=64, backend="cpu", gpus=2), mpi=False)
 
 
-def test_a_sweep_on_the_cpu_imports_nothing_of_cuda():
+def test_a_sweep_on_the_cpu_imports_nothing_of_cuda(python):
     program = (
-        "import sys\n"
+        "import json, sys\n"
         "from busbw.bench.measure import Effort\n"
         "from busbw.bench.opening import session_for\n"
         "from busbw.bench.options import Options, checked\n"
         "from busbw.bench.sweep import sweep\n"
         "o = checked(Options(last=64, ranks=1, backend='cpu', effort=Effort(iterations=2, warmup=1)), mpi=False)\n"
-        "with session_for(o) as s: print(len(list(sweep(o, s))))\n"
-        "print([m for m in sys.modules if m.split('.')[0] in ('cupy', 'cupy_backends', 'cuda', 'pynvml', 'numba_cuda')\n"
-        "       or m.startswith('numba.cuda')])"
+        "with session_for(o) as s: rows = len(list(sweep(o, s)))\n"
+        "cuda = [m for m in sys.modules if m.split('.')[0] in ('cupy', 'cupy_backends', 'cuda', 'pynvml', 'numba_cuda')\n"
+        "        or m.startswith('numba.cuda')]\n"
+        "print(json.dumps({'rows': rows, 'cuda': cuda}))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["8", "[]"], done.stderr
+    assert python("-c", program).result == {"rows": 8, "cuda": []}
 
 
 class Nvml:
@@ -150,22 +140,16 @@ def test_clocks_and_what_holds_them_down_are_recorded():
     assert "Driver Not Loaded" in gpu.telemetry([], Nvml(dead=True))["missing"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("walk")
+def shim_session(shim_folder, ranks, largest, scratch, **more):
+    return DeviceSession([shim_device.ShimDevice(shim_folder)], ranks, largest, scratch, timeout=20.0, **more)
 
 
-def shim_session(folder, ranks, largest, scratch, **more):
-    return DeviceSession([shim.ShimDevice(folder)], ranks, largest, scratch, timeout=20.0, **more)
-
-
-@needs_compiler
-def test_a_whole_sweep_on_a_device_is_recorded_with_its_limits(folder, tmp_path, monkeypatch):
+def test_a_whole_sweep_on_a_device_is_recorded_with_its_limits(shim_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "missing", lambda name: None)
     monkeypatch.setattr(gpu, "gpus_here", lambda: 2)
     monkeypatch.setattr(gpu, "device_count", lambda backend, gpus: 1)
     monkeypatch.setattr(
-        gpu, "open_session", lambda o, largest, scratch: shim_session(folder, o.ranks, largest, scratch)
+        gpu, "open_session", lambda o, largest, scratch: shim_session(shim_folder, o.ranks, largest, scratch)
     )
     monkeypatch.setattr(
         gpu, "telemetry", lambda devices: {"driver": "1", "devices": [{"slowed_by": ["heat (software)"]}]}
@@ -204,12 +188,11 @@ def test_a_whole_sweep_on_a_device_is_recorded_with_its_limits(folder, tmp_path,
         resumable(result, replace(options, backend="cpu"), options.ranks)
 
 
-@needs_compiler
 @pytest.mark.parametrize("algorithm", list(ALGORITHMS))
-def test_traffic_is_what_the_schedule_reads_and_writes(folder, algorithm):
+def test_traffic_is_what_the_schedule_reads_and_writes(shim_folder, algorithm):
     # Counted from the table: a receive that reduces reads two and writes one, a copy or a receive reads one and writes one.
     ranks, count = 4, 1 << 16
-    s = shim_session(folder, ranks, 4 * count, 16 * count, way="steps", eager_bytes=0)
+    s = shim_session(shim_folder, ranks, 4 * count, 16 * count, way="steps", eager_bytes=0)
     s.prepare(Job(algorithm, count, "float32", "sum"))
     schedule = build(algorithm, ranks, count)
     arrays = {"RECV_REDUCE": 3, "REDUCE": 3, "RECV": 2, "COPY": 2}
@@ -232,7 +215,7 @@ def test_traffic_is_what_the_schedule_reads_and_writes(folder, algorithm):
 
 def test_bandwidths_are_bytes_read_and_written_a_second():
     # A device whose clock is its own: every byte touched takes a nanosecond, and the driver's copy half of that.
-    class Clocked(shim.ShimDevice):
+    class Clocked(shim_device.ShimDevice):
         now = 0.0
 
         def copy(self, dst, src, nbytes):

@@ -36,14 +36,13 @@ class Interface:
         }
 
 
-def test_the_cpu_path_imports_nothing_of_cuda():
+def test_the_cpu_path_imports_nothing_of_cuda(python):
     program = (
-        "import sys, busbw.kernels as k; k.backend('cpu').pointers('sum', 'float32')\n"
-        "print(sorted({m.partition('.')[0] for m in sys.modules} & {'cupy', 'numba_cuda', 'cuda', 'pynvml'}),"
-        " 'numba.cuda' in sys.modules)"
+        "import json, sys, busbw.kernels as k; k.backend('cpu').pointers('sum', 'float32')\n"
+        "packages = {m.partition('.')[0] for m in sys.modules} & {'cupy', 'numba_cuda', 'cuda', 'pynvml'}\n"
+        "print(json.dumps({'packages': sorted(packages), 'numba.cuda': 'numba.cuda' in sys.modules}))"
     )
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert out.stdout == "[] False\n"
+    assert python("-c", program).result == {"packages": [], "numba.cuda": False}
 
 
 @pytest.mark.parametrize(
@@ -244,24 +243,25 @@ def test_an_empty_array_launches_nothing(fake_cupy):
 
 
 @pytest.mark.skipif(offline.unavailable() is not None, reason=str(offline.unavailable()))
-def test_cupy_has_the_names_that_the_backend_uses():
+def test_cupy_has_the_names_that_the_backend_uses(python):
     program = (
-        "import inspect, cupy; from cupy.cuda import driver, runtime, Stream, Device; from cupy.cuda.function import Function\n"
+        "import json, cupy; from cupy.cuda import driver, runtime, Stream, Device; from cupy.cuda.function import Function\n"
         "names = [driver.occupancyMaxActiveBlocksPerMultiprocessor, runtime.getDevice, runtime.getDeviceCount, Function.ptr,"
         " Device.attributes, cupy.asarray, cupy.ndarray.get]\n"
-        "print(hasattr(Stream, 'from_external') or hasattr(cupy.cuda, 'ExternalStream'), callable(Function.__call__))"
+        "streams = hasattr(Stream, 'from_external') or hasattr(cupy.cuda, 'ExternalStream')\n"
+        "print(json.dumps({'streams': streams, 'functions': callable(Function.__call__)}))"
     )
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    if "No module named 'cupy'" in out.stderr:
+    done = python("-c", program)
+    if "No module named 'cupy'" in done.stderr:
         pytest.skip("CuPy is not installed")
-    assert out.stdout == "True True\n", out.stderr
+    assert done.result == {"streams": True, "functions": True}
 
 
 @pytest.mark.skipif(offline.unavailable() is not None, reason=str(offline.unavailable()))
-def test_numba_cuda_keeps_a_compiled_kernel_where_the_backend_looks():
+def test_numba_cuda_keeps_a_compiled_kernel_where_the_backend_looks(python):
     program = (
-        "from types import SimpleNamespace; import numba.cuda.dispatcher as d; from numba.cuda import types\n"
-        "print(hasattr(d._Kernel, 'max_cooperative_grid_blocks'), types.void(types.int64).args)\n"
+        "import json, numba.cuda.dispatcher as d; from numba.cuda import types\n"
+        "arguments = str(types.void(types.int64).args)\n"
+        "print(json.dumps({'blocks': hasattr(d._Kernel, 'max_cooperative_grid_blocks'), 'arguments': arguments}))"
     )
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert out.stdout == "True (int64,)\n", out.stderr
+    assert python("-c", program).result == {"blocks": True, "arguments": "(int64,)"}

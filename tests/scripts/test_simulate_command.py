@@ -1,16 +1,12 @@
 """`busbw simulate`: the table, the file, the pictures, bad input, and the same answers over MPI ranks."""
 
 import json
-import sys
 from pathlib import Path
 
 import busbw
 import pytest
 from busbw.bench.record import read
 from busbw.scripts import main
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from mpirun import MPIRUN, mpirun
 
 SWEEP = ["simulate", "dgx-h100-cx7", "--ranks", "8,16", "-b", "1K", "-e", "16M", "-f", "16"]
 
@@ -187,8 +183,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
     assert "interrupted: 4 finished points are kept" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(MPIRUN is None, reason="no mpirun")
-def test_mpi_ranks_give_the_serial_results_and_one_voice(tmp_path):
+def test_mpi_ranks_give_the_serial_results_and_one_voice(mpirun, tmp_path):
     serial, parallel = tmp_path / "serial.jsonl", tmp_path / "parallel.jsonl"
     assert main([*SWEEP, "-q", "--out", str(serial)]) == 0
     done = mpirun(2, "-m", "busbw", *SWEEP, "--out", str(parallel))
@@ -202,15 +197,14 @@ def test_mpi_ranks_give_the_serial_results_and_one_voice(tmp_path):
     assert refused.stderr.count("did you mean ring") == 1
 
 
-@pytest.mark.skipif(MPIRUN is None, reason="no mpirun")
 @pytest.mark.parametrize("more", [["--noise", "exponential:mean=3us", "--ranks", "8,1100"], ["--ranks", "67"]])
-def test_one_large_ring_is_cut_over_the_mpi_ranks_with_the_serial_result(tmp_path, more):
+def test_one_large_ring_is_cut_over_the_mpi_ranks_with_the_serial_result(mpirun, tmp_path, more):
     """With noise, and without where every hop has its own costs (too many of them for longest paths)."""
     sweep = ["simulate", "dgx-h100-cx7", "-b", "1M", "-e", "1M", "--slices", "1", "--set", "gpus=1104", *more]
     sweep += ["--model", "recurrence", "--straggler=3:nic:70%", "--straggler=5:83%"]
     serial, parallel = tmp_path / "serial.jsonl", tmp_path / "parallel.jsonl"
     assert main([*sweep, "-q", "--out", str(serial)]) == 0
-    done = mpirun(3, str(Path(__file__).parent / "cut_ring_job.py"), *sweep, "--out", str(parallel))
+    done = mpirun(3, Path(__file__).parent / "cut_ring_job.py", *sweep, "--out", str(parallel))
     assert done.returncode == 0, done.stderr
     assert times(parallel) == times(serial)
     blocks = [int(line.split(": ")[1]) for line in done.stderr.splitlines() if line.startswith("blocks: ")]

@@ -1,14 +1,13 @@
 """Run under mpirun: GPU ranks through cupy_streams over a stand-in for CuPy; prints what was wrong as JSON."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import mpi4py
 
 mpi4py.rc.thread_level = "single"
 
+import fake_cupy  # noqa: E402
 from busbw.bench.pattern import pattern  # noqa: E402
 from busbw.collectives import ALGORITHMS  # noqa: E402
 from busbw.transports.cupy_streams import open_gpu  # noqa: E402
@@ -16,9 +15,6 @@ from busbw.transports.device_mpi import DeviceMpiSession  # noqa: E402
 from busbw.transports.session import Job  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 
-_spec = importlib.util.spec_from_file_location("busbw_fake_cupy", Path(__file__).parent / "fake_cupy.py")
-fake_cupy = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_cupy)
 fake_cupy.install(sys.argv[1])
 
 comm = MPI.COMM_WORLD

@@ -1,29 +1,19 @@
 """Run under mpirun: device_mpi on host memory, with late, shuffled streams and with a late MPI; prints what was wrong as JSON."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import mpi4py
 
 mpi4py.rc.thread_level = "single"
 
+import late_comm  # noqa: E402
+import late_gpu  # noqa: E402
 from busbw.bench.measure import Effort, measure  # noqa: E402
 from busbw.bench.pattern import pattern  # noqa: E402
 from busbw.collectives import ALGORITHMS  # noqa: E402
 from busbw.transports.device_mpi import DeviceMpiSession  # noqa: E402
 from busbw.transports.session import Job  # noqa: E402
 from mpi4py import MPI  # noqa: E402
-
-
-def beside(name):
-    spec = importlib.util.spec_from_file_location(f"busbw_{name}", Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-late_gpu, late_comm = beside("late_gpu"), beside("late_comm")
 
 comm = MPI.COMM_WORLD
 bad, checks = [], 0

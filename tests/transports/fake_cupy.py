@@ -6,18 +6,13 @@ Time is the stand-in's own: `now` is the host's clock, which each call moves on 
 WORK_SECONDS, in the order of its stream; a gate holds its stream until its word is set, or its limit is over."""
 
 import ctypes
-import importlib.util
 import sys
 import types
 import weakref
-from pathlib import Path
 
 import numpy as np
+import shim_device
 from busbw.kernels import cuda_source, cupy_compile
-
-_spec = importlib.util.spec_from_file_location("busbw_shim_for_fake_cupy", Path(__file__).parent / "shim_device.py")
-shim = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shim)
 
 DEVICES = 2
 PROCESSORS, BLOCKS_A_PROCESSOR = 4, 2
@@ -285,12 +280,12 @@ class Fake:
             def work(self, grid, values):
                 fake.log.append(self.name)
                 if self.name == "run_rows":
-                    library = shim.library(fake.folder, *self.library)
+                    library = shim_device.library(fake.folder, *self.library)
                     library.run_step(
-                        min(grid[0], 4), shim.THREADS, ctypes.c_void_p(values[0]), ctypes.c_longlong(grid[1])
+                        min(grid[0], 4), shim_device.THREADS, ctypes.c_void_p(values[0]), ctypes.c_longlong(grid[1])
                     )
                 else:
-                    shim.ShimDevice(fake.folder).launch(self.name, dtype, values, 1)
+                    shim_device.ShimDevice(fake.folder).launch(self.name, dtype, values, 1)
 
         return types.SimpleNamespace(get_function=Function)
 
@@ -303,7 +298,7 @@ class Fake:
         pointers = (ctypes.c_void_p * 12).from_address(parameters)
         values = (ctypes.c_longlong * 12)(*[ctypes.c_longlong.from_address(p).value for p in pointers])
         self.log.append("walk")
-        shim.library(self.folder, *kernel.library).run_walk(gx, shim.THREADS, values)
+        shim_device.library(self.folder, *kernel.library).run_walk(gx, shim_device.THREADS, values)
         self.streams[stream].enqueue(WORK_SECONDS)
 
 

@@ -1,7 +1,11 @@
-"""Run by test_mpi_ranks.py under mpirun: every algorithm, several dtypes, both modes; prints what was wrong on rank 0."""
+"""Run by test_mpi_ranks.py under mpirun: every algorithm, several dtypes, both modes, over several sets of ranks and transports.
+
+Its argument is a JSON list of cases; the world's first rank prints what each found.
+"""
 
 import json
 import sys
+import time
 
 import numpy as np
 from busbw.bench.pattern import pattern
@@ -9,24 +13,25 @@ from busbw.collectives import ALGORITHMS
 from busbw.transports import mpi
 from busbw.transports.session import Job, Session
 
-transport, node_size, split = sys.argv[1], int(sys.argv[2]) or None, int(sys.argv[3])
+JOBS = (
+    ("float32", "sum", 1),
+    ("int64", "sum", 777),
+    ("bfloat16", "avg", 5001),
+    ("uint8", "max", 40_000),
+    ("float64", "prod", 20_000),
+)
 MPI = mpi.load()
-comm = MPI.COMM_WORLD
-if split:  # a communicator that is not the world: the odd ranks, in reverse
-    comm = comm.Split(0 if comm.rank % 2 else MPI.UNDEFINED, -comm.rank)
-if comm != MPI.COMM_NULL:
-    crew = mpi.MpiCrew(1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size, timeout=60)
+world = MPI.COMM_WORLD
+
+
+def tried(comm, transport: str, node_size: int) -> dict:
+    """Every algorithm over the ranks of `comm`: {ranks, transport, checks, bad: what was wrong} on its first rank."""
+    crew = mpi.MpiCrew(1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size or None, timeout=60)
     session = Session(crew, cache_bytes=1 << 16)
     bad, checks = [], 0
     for algorithm in [*ALGORITHMS, "mpi-native"]:
         for in_place in (False, True):
-            for dtype, op, count in (
-                ("float32", "sum", 1),
-                ("int64", "sum", 777),
-                ("bfloat16", "avg", 5001),
-                ("uint8", "max", 40_000),
-                ("float64", "prod", 20_000),
-            ):
+            for dtype, op, count in JOBS:
                 if algorithm == "mpi-native" and (dtype == "bfloat16" or op == "avg"):
                     continue
                 data = pattern(dtype, op, session.ranks)
@@ -41,6 +46,19 @@ if comm != MPI.COMM_NULL:
                 samples, _ = session.time(5, 2)
                 assert len(samples) == 5 and np.all(samples > 0)
     assert session.crew.agree({"from": session.crew.rank}) == {"from": 0}
-    if session.is_root:
-        print(json.dumps({"ranks": session.ranks, "transport": crew.transport, "checks": checks, "bad": bad}))
+    found = {"ranks": session.ranks, "transport": crew.transport, "checks": checks, "bad": bad}
     session.close()
+    return found
+
+
+cases = []
+for members, transport, node_size, _ in json.loads(sys.argv[1]):
+    mine = world.rank in members
+    comm = world.Split(0 if mine else MPI.UNDEFINED, members.index(world.rank) if mine else 0)
+    found = tried(comm, transport, node_size) if mine else None
+    everyone = world.Ibarrier()
+    while not everyone.Test():  # not a poll that takes the cores from those who work
+        time.sleep(0.01)
+    cases.append(world.bcast(found, root=members[0]))
+if world.rank == 0:
+    print(json.dumps({"cases": cases}))

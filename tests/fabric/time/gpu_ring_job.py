@@ -1,5 +1,6 @@
 """Run by test_gpu_ring.py with NUMBA_ENABLE_CUDASIM=1: rings on the simulated GPU against the written-out schedule, replayed."""
 
+import json
 import warnings
 
 import numpy as np
@@ -31,7 +32,7 @@ def a_network(ranks, noisy):
     )
 
 
-tried = 0
+bad, tried = [], 0
 # One block (up to BLOCK ranks) and several; chunks of one length, of two, and some empty. The simulator is slow.
 for ranks in (2, 3, BLOCK, BLOCK + 1, 2 * BLOCK + 1):
     for count in (ranks - 1, ranks, 5 * ranks + ranks // 2):
@@ -42,7 +43,7 @@ for ranks in (2, 3, BLOCK, BLOCK + 1, 2 * BLOCK + 1):
             want = replay(build("ring", ranks, count), net, 4).finish
             tried += 1
             if finish.dtype != np.int64 or finish.tolist() != want.tolist():
-                print(f"wrong: {ranks} ranks, {count} elements, noisy {noisy}: {finish.tolist()}, not {want.tolist()}")
+                bad.append(f"{ranks} ranks, {count} elements, noisy {noisy}: {finish.tolist()}, not {want.tolist()}")
             if reports != sorted(reports) or (reports and reports[-1] != 1):
-                print(f"wrong: {ranks} ranks: progress {reports}")
-print("tried:", tried)
+                bad.append(f"{ranks} ranks: progress {reports}")
+print(json.dumps({"bad": bad, "tried": tried}))

