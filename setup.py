@@ -6,7 +6,7 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 ROOMS = ["kernels", "collectives", "transports", "fabric", "bench", "interchange", "plots", "scripts"]
-FLOORS = ["bench.selftest", "fabric.cards", "fabric.physics", "fabric.time", "fabric.library"]
+FLOORS = ["bench.selftest", "fabric.cards", "fabric.physics", "fabric.time", "fabric.library", "interchange.logs"]
 DATA = [
     "fabric/cards/systems/*.yaml",
     "fabric/cards/systems/parts/*.yaml",

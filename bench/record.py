@@ -17,6 +17,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ..collectives.collective import COLLECTIVES
 from ..errors import UserError
 
 SCHEMA = "busbw.result/1"
@@ -38,7 +39,8 @@ class Timing:
     mean of that many back-to-back all-reduces. seconds: the median; ci_low, ci_high: its 95 % confidence interval.
     stopped: "confidence" (interval within the target), "iterations" (a fixed number of samples), "budget" (time ran out
     first) or "exact" (a virtual clock without noise: every sample would be the same). wrong: elements that differ from the
-    expected result over all ranks; None: not checked.
+    expected result over all ranks; None: not checked. Times read from a log have no samples where it prints
+    none (stopped is then "log"), and no interval: ci_low and ci_high are the time itself.
     """
 
     seconds: float
@@ -58,6 +60,9 @@ class Record:
     With a virtual clock, options has fabric, seed and, where given, overrides, noise, stragglers, routing, failed_planes, pace;
     and paced_seconds, by mode: the median wall-clock time of paced all-reduces divided by the dilation, to be held against
     `seconds`.
+
+    A record can hold what others measured (interchange.logs): what their log does not tell is absent, which is 0 for ranks, count,
+    channels and slices, "" for texts. options then has source and line, environment what the log tells of the system.
     """
 
     algorithm: str  # as asked for: ring, tree, ..., auto, mpi-native, numpy, nccl
@@ -78,6 +83,7 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     run: str = ""  # identifies one invocation; lines of one run share it
     time: str = ""  # ISO 8601, when the size was finished
+    collective: str = "all_reduce"  # nccl-tests' name
 
     @property
     def best(self) -> Timing:
@@ -92,16 +98,21 @@ class Record:
         return self.size_bytes / t if t > 0 else 0.0
 
     def busbw(self, timing: Timing | None = None) -> float:
-        """Bytes per second: algbw * 2(p-1)/p (nccl-tests, doc/PERFORMANCE.md, all-reduce)."""
-        return self.algbw(timing) * busbw_factor(self.ranks)
+        """Bytes per second: algbw times ``busbw_factor``; 0 for one rank, or where the number of ranks is absent."""
+        return self.algbw(timing) * busbw_factor(self.ranks, self.collective)
 
     def to_json(self) -> str:
         return json.dumps({"schema": SCHEMA, "kind": "measurement", **asdict(self)}, separators=(",", ":"))
 
 
-def busbw_factor(ranks: int) -> float:
-    """busbw / algbw of an all-reduce: 2(p-1)/p."""
-    return 2 * (ranks - 1) / ranks
+# Collectives that only logs of others have, and the one whose bandwidth is counted alike.
+COUNTED_LIKE = {"alltoallv": "alltoall", "all_gatherv": "all_gather", "hypercube": "all_gather"}
+
+
+def busbw_factor(ranks: int, collective: str = "all_reduce") -> float:
+    """busbw / algbw as the collective counts it; 1 for one that has no bus bandwidth; 0 for fewer than two ranks."""
+    found = COLLECTIVES.get(COUNTED_LIKE.get(collective, collective))
+    return 0.0 if ranks < 2 else found.busbw_factor(ranks) if found else 1.0
 
 
 @dataclass
@@ -205,7 +216,7 @@ _NUMBER = (int, float)
 _RECORD_TYPES = {
     "algorithm": str, "chosen": str, "transport": str, "clock": str, "ranks": int, "size_bytes": int, "count": int,
     "dtype": str, "op": str, "channels": int, "slices": int, "options": dict, "environment": dict, "warnings": list,
-    "run": str, "time": str,
+    "run": str, "time": str, "collective": str,
 }  # fmt: skip
 _TIMING_TYPES = {
     "seconds": _NUMBER, "ci_low": _NUMBER, "ci_high": _NUMBER, "samples": list, "inner": int, "warmup": int,
@@ -214,8 +225,9 @@ _TIMING_TYPES = {
 
 
 def _record(value: dict, where: str) -> Record:
-    fields = _checked(value, _RECORD_TYPES, where)
-    for key, least in (("ranks", 1), ("size_bytes", 0), ("count", 0), ("channels", 1), ("slices", 1)):
+    fields = _checked({"collective": "all_reduce", **value}, _RECORD_TYPES, where)
+    told = 0 if "source" in fields["options"] else 1  # a log of others may not tell
+    for key, least in (("ranks", told), ("size_bytes", 0), ("count", 0), ("channels", told), ("slices", told)):
         if not least <= fields[key] < INTEGER_MAX:
             raise RecordError(f"{where}: {key} must be from {least} to {INTEGER_MAX}")
     if not all(isinstance(w, str) for w in fields["warnings"]):

@@ -44,11 +44,15 @@ class Setting:
     dtype: str
     op: str
     machine: str
+    collective: str = "all_reduce"
 
     @property
     def words(self) -> str:
-        """For people: ``8 ranks, float32 sum``, with the system's name where the time is modelled."""
-        text = f"{self.ranks} rank{'s' * (self.ranks != 1)}, {self.dtype} {self.op}"
+        """For people: ``8 ranks, float32 sum``, with the collective's name where it is no all-reduce, and the system's where the
+        time is modelled."""
+        kind = " ".join(w for w in (self.dtype, self.op) if w)
+        other = "" if self.collective == "all_reduce" else self.collective
+        text = ", ".join(t for t in (other, ranks_words(self.ranks), kind) if t)
         return plain(text if self.clock == WALL else f"{text}, modelled ({self.clock.removeprefix('fabric:')})", 90)
 
 
@@ -102,7 +106,7 @@ def hostnames(environment: Mapping) -> list[str]:
 
 
 def setting(record: Record) -> Setting:
-    return Setting(record.clock, record.ranks, record.dtype, record.op, machine(record.environment))
+    return Setting(record.clock, record.ranks, record.dtype, record.op, machine(record.environment), record.collective)
 
 
 def series(records: Iterable[Record]) -> list[Series]:
@@ -125,7 +129,7 @@ def names(curves: Sequence[Series]) -> list[str]:
 
 
 def bandwidth(record: Record, timing: Timing | None = None) -> float:
-    """busbw in bytes per second; algbw where there is one rank, whose busbw is 0 by definition."""
+    """busbw in bytes per second; algbw where there is one rank, whose busbw is 0 by definition, or the ranks are not known."""
     return record.busbw(timing) if record.ranks > 1 else record.algbw(timing)
 
 
@@ -441,6 +445,11 @@ def _limit_words(curves: list[Series], limits: Mapping, traffic: Traffic | None)
     if share > 1:
         return [f"Memory: at {size_words(size)} {name} passes the {allowed}: caches carry part of it."]
     return [f"Memory: at {size_words(size)} {name} gets {share:.0%} of the {allowed}."]
+
+
+def ranks_words(ranks: int) -> str:
+    """``8 ranks``; a record of others may not tell how many."""
+    return f"{ranks} rank{'s' * (ranks != 1)}" if ranks else "ranks not known"
 
 
 def plain(text: object, length: int = 60) -> str:

@@ -30,6 +30,7 @@ from ..bench.summary import (
     limit_of,
     own_limit,
     plain,
+    ranks_words,
     series,
     settings,
     size_words,
@@ -164,7 +165,7 @@ def _curves(found: list[Group], drawable: list[Record], traffic: Traffic | None,
     style.value_axis(rates, heights[rates] or [1.0], style.gigabytes_label)
     style.value_axis(times, heights[times], style.time_label)
     style.dress(rates, f"{'Bus' if bus else 'Algorithm'} bandwidth, GB/s")
-    style.dress(times, "Time of one all-reduce")
+    style.dress(times, f"Time of one {collective_words(drawable)}")
     for ax in (rates, times):
         ax.set_xlabel("message size", fontsize=8.5, color=style.MUTED, labelpad=4)
     _draw_crossovers((rates, times), found)
@@ -242,11 +243,21 @@ SVG_METADATA = ("Date", "Creator", "Format", "Type")  # set to None, matplotlib 
 
 def headline(records: Sequence[Record]) -> str:
     """``All-reduce, 8 ranks, float32 sum``; what differs among the records is listed."""
-    ranks = sorted({r.ranks for r in records})
+    ranks = sorted({r.ranks for r in records if r.ranks})
     kinds = list(dict.fromkeys(f"{r.dtype} {r.op}" for r in records))
     many = ", ".join(str(r) for r in ranks[:6]) + (", …" if len(ranks) > 6 else "")
-    text = f"All-reduce, {many} rank{'s' * (ranks != [1])}, {', '.join(kinds[:3])}{', …' * (len(kinds) > 3)}"
-    return plain(text, 90)
+    told = [collective_words(records), f"{many} rank{'s' * (ranks != [1])}" if many else ranks_words(0)]
+    kinds = [k for k in kinds if k.strip()]
+    told += [", ".join(kinds[:3]) + ", …" * (len(kinds) > 3)] * bool(kinds)
+    text = ", ".join(told)
+    return plain(text[0].upper() + text[1:], 90)
+
+
+def collective_words(records: Sequence[Record]) -> str:
+    """``all-reduce``, or the names of what else the records are of."""
+    names = list(dict.fromkeys(r.collective for r in records))
+    words = ["all-reduce" if n == "all_reduce" else plain(n, 24) for n in names[:3]]
+    return ", ".join(words) + ", …" * (len(names) > 3)
 
 
 def provenance(records: Sequence[Record]) -> str:
@@ -283,7 +294,8 @@ def _difference(one, all_settings) -> str:
     """What sets one setting apart from the others of its file, in words."""
     parts = []
     for name, text in (
-        ("ranks", f"{one.ranks} rank{'s' * (one.ranks != 1)}"),
+        ("collective", one.collective),
+        ("ranks", ranks_words(one.ranks)),
         ("dtype", one.dtype),
         ("op", one.op),
         ("clock", "measured" if one.clock == WALL else f"modelled {one.clock.removeprefix('fabric:')}"),
@@ -307,7 +319,7 @@ def _rate(bus: bool):
     """GB/s of a record for one time; 0 for no time."""
 
     def rate(r: Record, seconds: float) -> float:
-        factor = busbw_factor(r.ranks) if bus else 1.0
+        factor = busbw_factor(r.ranks, r.collective) if bus else 1.0
         return r.size_bytes / seconds * factor / 1e9 if seconds > 0 else 0.0
 
     return rate

@@ -236,7 +236,8 @@ def _table(name: str, s: Series, colour: str, best: float) -> str:
     for key in ("channels", "slices"):
         values = sorted({getattr(r, key) for r in s.records})
         span = str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
-        note.append(f"{span} {key[:-1] if values == [1] else key}")
+        if values != [0]:  # a log of others may not tell
+            note.append(f"{span} {key[:-1] if values == [1] else key}")
     rows = []
     for r in s.records[:ROWS_A_TABLE]:
         timed = [(m, t) for m in modes if (t := getattr(r, m))]
@@ -264,7 +265,8 @@ def _table(name: str, s: Series, colour: str, best: float) -> str:
 
 def _cells(r: Record, mode: str, t: Timing, best: float) -> str:
     algbw, busbw = r.algbw(t), r.busbw(t)
-    shown = busbw if r.ranks > 1 else algbw
+    bus = r.ranks > 1
+    shown = busbw if bus else algbw
     share = min(100.0, 100 * shown / best) if best > 0 else 0.0
     bar, plain_cell = f' class="bar" style="--share: {share:.1f}%"', ""
     wrong = "–" if t.wrong is None else f"{t.wrong:d}"
@@ -275,8 +277,8 @@ def _cells(r: Record, mode: str, t: Timing, best: float) -> str:
         f'<td class="l">{"out-of-place" if mode == "out_of_place" else "in-place"}</td>'
         f"<td>{_e(time_words(t.seconds, 'µs'))}</td>"
         f'<td title="{_e(title)}">{_interval(t)}</td>'
-        f"<td{bar if r.ranks == 1 else plain_cell}>{_gigabytes(algbw)}</td>"
-        f"<td{bar if r.ranks > 1 else plain_cell}>{_gigabytes(busbw)}</td>"
+        f"<td{plain_cell if bus else bar}>{_gigabytes(algbw)}</td>"
+        f"<td{bar if bus else plain_cell}>{_gigabytes(busbw) if r.ranks else '–'}</td>"
         f'<td class="{"bad" if t.wrong else "ok"}">{wrong}</td>'
         f"<td>{len(t.samples):d}{inner}</td>"
         f'<td class="{"noisy" if cv is not None and cv > 0.1 else ""}">{"–" if cv is None else f"{cv:.1%}"}</td>'
@@ -333,7 +335,7 @@ def _place(ratio: float) -> float:
 
 def _interval(t: Timing) -> str:
     """±, by the wider side of the interval."""
-    if not _finite(t.ci_low, t.ci_high) or t.seconds <= 0:
+    if not _finite(t.ci_low, t.ci_high) or t.seconds <= 0 or (not t.samples and t.ci_low == t.ci_high):
         return "–"
     wider = max(t.ci_high - t.seconds, t.seconds - t.ci_low) / t.seconds
     return f"±{wider:.1%}" if wider < 9.995 else f"×{1 + wider:.3g}"
@@ -366,13 +368,16 @@ TERMS = {
         a dot at an end stands for samples beyond it.""",
     "stopped by": """confidence: the interval was narrow enough; iterations: a fixed number was asked for; budget: time
         ran out first, so the interval may be wider than wanted; exact: the schedule's
-        time on a model, with nothing to repeat; formula: a model's estimate.""",
+        time on a model, with nothing to repeat; formula: a model's estimate; log: read from another program's log.""",
     "modelled": "Computed on a described network, not measured; never counted among measured times.",
 }
 
 
 def _how_to_read(records: Sequence[Record]) -> str:
-    factors = ", ".join(f"{busbw_factor(p):.4g} for {p} ranks" for p in sorted({r.ranks for r in records})[:6])
+    factors = ", ".join(
+        f"{busbw_factor(p, c):.4g} for {p} ranks"
+        for c, p in sorted({(r.collective, r.ranks) for r in records if r.ranks})[:6]
+    )
     modelled = any(r.clock != WALL for r in records)
     items = "".join(
         f"<dt>{_e(term)}</dt><dd>{_e(' '.join(text.format(factors=factors).split()))}</dd>"

@@ -15,7 +15,9 @@ from .. import __version__
 from ..errors import UserError
 from ..transports.launcher import launched_rank
 
-COMMANDS = ("sweep", "simulate", "plot", "report", "doctor", "verify", "validate", "systems", "gpu-selftest")
+COMMANDS = ("sweep", "simulate", "import", "plot", "report", "doctor", "verify", "validate", "systems", "gpu-selftest")
+
+MODULES = {"import": "import_log"}  # where the command's name is a word of Python
 
 SPEAKER_SECONDS = 3.0
 EXIT_WRONG, EXIT_USAGE, EXIT_STALLED, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -29,6 +31,7 @@ busbw measures all-reduce bandwidth, models what it should be, and says whether 
   busbw sweep --fabric SYSTEM     run for real, with that system's clock instead of the wall's
   busbw systems                   the systems it knows, every figure with its source
   busbw validate                  the model against published measurements
+  busbw import LOG...             read logs of nccl-tests, rccl-tests, OSU, IMB and others; every command takes them too
   busbw plot FILE... / report FILE...   draw or write up result files, over one another
   busbw doctor                    what this machine has, and what to install for the rest
   busbw verify                    prove every algorithm's schedule"""
@@ -61,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"busbw {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name in COMMANDS:
-        module = importlib.import_module(f".{name.replace('-', '_')}", __name__)
+        module = importlib.import_module(f".{MODULES.get(name, name.replace('-', '_'))}", __name__)
         sub = commands.add_parser(
             name,
             help=module.HELP,

@@ -18,7 +18,10 @@ MAP_RANKS = 3  # numbers of ranks from which a map is worth drawing unasked
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="result files written by busbw sweep or simulate --out"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="result files written by busbw sweep or simulate --out, or logs (see busbw import)",
     )
     parser.add_argument(
         "-o",
@@ -30,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=("png", "svg", "pdf"), default="png", help="of the default output (default: png)"
     )
+    add_ranks(parser)
     parser.add_argument(
         "--kind",
         choices=KINDS,
@@ -41,10 +45,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_ranks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ranks", type=ranks, metavar="P", help="how many ranks a log is of, where it does not tell (OSU's never does)"
+    )
+
+
+def ranks(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text[:9]) < 1 << 24 or len(text) > 8:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}; accepted: a number of ranks, from 1")
+    return int(text)
+
+
 def run(args: argparse.Namespace) -> int:
     """Draw, write each output, print the paths. Raises RecordError or PlotError, both with a one-line message."""
-    from ..bench.record import read
     from ..errors import UserError
+    from ..interchange.results import results_of
     from ..plots.curves import save
 
     if args.published and args.kind not in (None, "size"):
@@ -52,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             f"--published with --kind {args.kind}: published points are drawn over size; accepted: --kind size"
         )
     others = published_series(args.published)
-    results = [read(path) for path in args.files]
+    results = [results_of(path, args.ranks) for path in args.files]
     for result in results:
         for note in result.notes:
             print(f"busbw plot: {note}", file=sys.stderr)

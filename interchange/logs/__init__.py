@@ -1,0 +1,48 @@
+"""Logs of other tools, read into ``bench.log.Log``: one file a format, ``scan`` the pass that goes over a log once.
+
+    lines        prefixes of launchers, line ends, encodings        nccl_text, nccl_json     nccl-tests (and rccl-tests' text)
+    numbers      figures as printed, sizes with units               rccl_json, delimited     rccl-tests -Z json, csv; tab-separated
+    collective   names of collectives, busbw factors                osu, imb, param          OSU, Intel MPI Benchmarks, PARAM
+    ranks        p from busbw / algbw                               markdown, plain, grid    Markdown, all_reduce_bench.py, by hand
+    info         NCCL INFO lines, settings, devices                 pairs                    lists and matrices of pairs
+    draft        a table's collective and ranks, concluded          records                  tables as result records
+
+A new format is one file with a class that has ``take`` and a line in ``scan``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from ...bench.log import Log
+from ...errors import UserError
+
+MAX_BYTES = 64 << 30
+
+
+def read(path: str | os.PathLike) -> Log:
+    """The log in a file. Raises UserError for a file that is missing, no file, or too large."""
+    from .scan import Scan
+
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise UserError(
+                f"{path}: no such file; accepted: a log that nccl-tests, rccl-tests, OSU, IMB or the like printed"
+            )
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: more than {MAX_BYTES >> 30} GiB; accepted: a log of at most that")
+        with path.open("rb") as file:
+            return Scan(str(path)).run(file)
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read: {e.strerror}") from None
+
+
+def read_stream(stream: BinaryIO, name: str) -> Log:
+    """The log in a stream that cannot be gone back in (a pipe)."""
+    from .scan import Scan
+
+    return Scan(name).run(io.BufferedReader(stream) if not hasattr(stream, "peek") else stream)

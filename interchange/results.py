@@ -1,0 +1,32 @@
+"""A file of results, whoever wrote it: busbw's own, or a log of another tool."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..bench.record import RecordError, ResultFile, read
+from .logs import read as read_log
+from .logs.records import records
+
+
+def results_of(path: str | os.PathLike, ranks: int | None = None) -> ResultFile:
+    """The records of a result file or of a log. ranks: of a log that does not tell them.
+
+    Raises UserError for a file that cannot be read; RecordError, which says what was found, for a log without any time.
+    """
+    try:
+        with open(path, "rb") as f:
+            own = f.read(4096).lstrip().startswith(b'{"schema":"busbw.')
+    except OSError as e:
+        raise RecordError(f"{path}: cannot be read: {e.strerror}") from None
+    if own:
+        return read(path)
+    log = read_log(path)
+    found = records(log, ranks)
+    if not found.records:
+        seen = f"{len(log.tables)} tables without a usable row" if log.tables else "no table in it"
+        raise RecordError(
+            f"{path}: neither a busbw result file nor a log with times of a collective ({seen}); see busbw import {Path(path).name}"
+        )
+    return found
