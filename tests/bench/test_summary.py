@@ -124,11 +124,17 @@ def test_modes_are_not_mixed_when_algorithms_are_compared():
 
 
 def test_clocks_are_never_compared():
-    records = line("ring", 1e-5, 1e-10) + line("tree", 1e-9, 1e-12, clock="fabric:pod", transport="fabric")
-    assert all(not summary.ranges([s]) for s in summary.series(records))
-    text = summary.words(records, {})
-    assert not any("Fastest" in t or "Crossover" in t for t in text)
-    assert any("modelled (pod)" in t for t in text)
+    modelled = {"clock": "fabric:pod", "transport": "fabric"}
+    one_of_each = line("ring", 1e-5, 1e-10) + line("tree", 1e-9, 1e-12, **modelled)
+    assert not any("Fastest" in t or "Crossover" in t for t in summary.words(one_of_each, {}))
+    # Whatever wins on one clock wins there, though everything on the other is faster.
+    measured = line("tree", 1e-6, 1e-10) + line("ring", 2e-6, 1.1e-10)
+    text = summary.words(measured + line("ring", 1e-9, 1e-12, **modelled) + line("tree", 2e-9, 1.1e-12, **modelled), {})
+    assert [t.strip() for t in text if "Fastest" in t] == [
+        "Fastest: tree from 8 B to 256 MiB.",
+        "Fastest: ring from 8 B to 256 MiB.",
+    ]
+    assert [t for t in text if t.endswith(":")] == ["8 ranks, float32 sum:", "8 ranks, float32 sum, modelled (pod):"]
 
 
 def test_a_size_measured_again_replaces_the_earlier_record():

@@ -1,6 +1,7 @@
 """Local emulated ranks: real threads, real memory, compared with NumPy."""
 
 import functools
+import os
 import threading
 import time
 
@@ -11,7 +12,8 @@ from busbw.collectives import ALGORITHMS
 from busbw.collectives.schedule import INPUT, OUTPUT
 from busbw.kernels.dtypes import DTYPES, OPS, find_dtype
 from busbw.transports.session import Job, Session, Stalled, Unavailable
-from busbw.transports.shared import LocalCrew
+from busbw.transports.shared import SPINS_ALONE, LocalCrew
+from busbw.transports.walker import SPINS, WINDOW_NS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,16 +103,21 @@ def test_out_of_place_leaves_the_inputs_alone():
         assert np.array_equal(kept, inputs), algorithm
 
 
-def test_timing_counts_every_sample_and_leaves_the_right_result():
-    s = session(2)
+@pytest.mark.parametrize("window_ns, began_late", [(1, 50), (0, 0)])
+def test_timing_counts_every_sample_and_leaves_the_right_result(window_ns, began_late):
+    """Nobody can begin at a start that is agreed a nanosecond ahead; without one nobody is late."""
+    s = Session(LocalCrew(2, CAPACITY, 4 * CAPACITY, timeout=60), cache_bytes=1 << 16)
+    for post in s.crew.posts:
+        post.state[WINDOW_NS] = window_ns
     data = pattern("float32", "sum", 2)
     s.prepare(Job("ring", 1000, "float32", "sum"))
     s.fill(data.table)
     samples, late = s.time(50, 3)
     assert len(samples) == 50
     assert np.all(samples > 0)
-    assert 0 <= late <= 50
+    assert late == began_late
     assert s.check(data.low, data.high) == 0
+    s.crew.close()
 
 
 @pytest.mark.parametrize("across", ["max", "min", "mean", "first"])
@@ -130,13 +137,28 @@ def test_fresh_inputs_are_rewritten_with_the_same_values():
     assert s.check(data.low, data.high) == 0
 
 
-def test_more_ranks_than_cores_stay_correct_and_do_not_crawl():
-    s = session(16)
-    data = pattern("float32", "sum", 16)
+def test_more_ranks_than_cores_stay_correct_and_give_the_core_to_whom_they_wait_for():
+    """Polling on as if each had a core of its own costs a hundred times the processor time."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        s = Session(LocalCrew(6, CAPACITY, 4 * CAPACITY, timeout=60), cache_bytes=1 << 16)
+    finally:
+        os.sched_setaffinity(0, cores)
+    data = pattern("float32", "sum", 6)
     s.prepare(Job("ring", 4096, "float32", "sum"))
     s.fill(data.table)
-    s.time(20, 1)
+    s.time(1, 1)
+    seconds = []
+    for spins in (int(s.crew.posts[0].state[SPINS]), SPINS_ALONE):
+        for post in s.crew.posts:
+            post.state[SPINS] = spins
+        before = time.process_time()
+        s.time(5, 1)
+        seconds.append(time.process_time() - before)
     assert s.check(data.low, data.high) == 0
+    assert seconds[0] < seconds[1] / 4
+    s.crew.close()
 
 
 def test_numpy_reference_agrees():
