@@ -40,8 +40,10 @@ def open_session(options: Options) -> Session:
         from mpi4py import MPI
 
         ranks = MPI.COMM_WORLD.size
-        here = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).size
-        _same_backend(MPI.COMM_WORLD.allgather(options.backend))
+        with mpi.together("meeting the other ranks"):
+            here = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).size
+            backends = MPI.COMM_WORLD.allgather(options.backend)
+        _same_backend(backends)
     else:
         ranks = here = options.ranks
     clock = _clock(options, ranks)
@@ -148,7 +150,10 @@ def _clock(options: Options, ranks: int) -> FabricClock | None:
     )
     from ..transports import launcher, mpi
 
-    return mpi.load().COMM_WORLD.bcast(clock) if launcher.launched() else clock
+    if not launcher.launched():
+        return clock
+    with mpi.together("sharing the clock"):
+        return mpi.load().COMM_WORLD.bcast(clock)
 
 
 def _check_memory(options: Options, ranks_here: int, largest: int, scratch: int) -> None:

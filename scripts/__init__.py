@@ -9,18 +9,19 @@ import argparse
 import importlib
 import os
 import sys
-import time
 
 from .. import __version__
 from ..errors import UserError
-from ..transports.launcher import launched_rank
+from ..transports import watchdog
+from ..transports.launcher import launched
 
 COMMANDS = ("sweep", "simulate", "import", "plot", "report", "doctor", "verify", "validate", "systems", "gpu-selftest")
 
 MODULES = {"import": "import_log"}  # where the command's name is a word of Python
 
-SPEAKER_SECONDS = 3.0
 EXIT_WRONG, EXIT_USAGE, EXIT_STALLED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+TRACEBACK = "BUSBW_TRACEBACK"
 
 DESCRIPTION = """\
 busbw measures all-reduce bandwidth, models what it should be, and says whether the number is normal.
@@ -46,17 +47,11 @@ class _Parser(argparse.ArgumentParser):
 
 def fail(program: str, message: str) -> None:
     """Say what is wrong in one line, once a job, and exit with code 2."""
-    if _speaks():
-        sys.stderr.write(f"{program}: {message}\n")
-    else:
-        time.sleep(SPEAKER_SECONDS)  # mpirun ends the job at the first such exit: the first rank has to have spoken
+    line = f"{program}: {message}"
+    if launched():
+        watchdog.of_this_process().end(line, EXIT_USAGE, shared=True)
+    sys.stderr.write(f"{line}\n")
     sys.exit(EXIT_USAGE)
-
-
-def _speaks() -> bool:
-    """Whether this is the first rank, or has a terminal, which no rank but the first gets from a launcher: its variables are
-    left over, and somebody is waiting for an answer."""
-    return launched_rank() == 0 or sys.stderr.isatty()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,10 +75,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """The console command `busbw`. Returns the exit code: 0; 1 wrong results; 2 bad usage; 3 stalled; 130 Ctrl-C."""
+    guard = watchdog.of_this_process() if launched() else None  # before anything that takes time
     args, unknown = parser().parse_known_args(arguments)
     program = f"busbw {args.command}"
     if unknown:
         fail(program, f"unrecognized arguments: {' '.join(unknown)} (see {program} --help)")
+    if guard:
+        guard.phase = "loading"
+        guard.timeout = max(getattr(args, "timeout", guard.timeout), watchdog.TIMEOUT_MIN)
     try:
         return args.run(args)
     except KeyboardInterrupt:
@@ -94,4 +93,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except (UserError, MemoryError) as e:
         fail(program, str(e) or "out of memory")
+    except Exception as e:
+        if not guard or os.environ.get(TRACEBACK):
+            raise
+        # The other ranks wait for this one: end the job, and do not bury why under their tracebacks.
+        what = " ".join(str(e).split()) or "no more is known"
+        guard.end(
+            f"{program}: {guard.me()}: {type(e).__name__}: {what} during {guard.phase} ({TRACEBACK}=1 shows where)",
+            EXIT_WRONG,
+        )
     return EXIT_USAGE

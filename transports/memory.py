@@ -39,8 +39,8 @@ START = LINE  # [0] release of the barrier, [8] the agreed start, ns
 RANK_LINES = 2 * LINE
 ARRIVED, DOING = 0, LINE  # lines of one rank
 RANK_CONTROL = 2 * LINE
-# Words of a rank's DOING line: the epoch it is in, the rank it waits for (or -1), its pid, its heartbeat, its error.
-EPOCH_WORD, WAITS_FOR, PID, HEARTBEAT, ERROR = 0, 8, 16, 24, 32
+# Words of a rank's DOING line: the epoch it is in, the rank it waits for (or -1).
+EPOCH_WORD, WAITS_FOR = 0, 8
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,26 @@
 
 mpi4py finds the library and makes communicators and windows; what is timed calls the library's own C functions from
 compiled code (walker.py), by address. This process is one rank, so MPI may be initialised with MPI_THREAD_SINGLE: only
-the main thread calls it. A second thread, the watchdog, never does; it keeps a heartbeat in the shared window, notices
-ranks that died or stopped, and says which.
+the main thread calls it. A second thread, the watchdog (watchdog.py), never does; it is there before MPI is loaded, notices
+ranks that died or stopped, and says which. So that it can run, MPI_Init and MPI_Finalize are called without Python's lock.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import os
-import select
-import signal
-import sys
-import threading
 import time
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 
 from ..collectives.schedule import INPUT, OUTPUT
 from ..kernels.dtypes import find_dtype
-from . import affinity, launcher
-from .memory import ABORT, HEARTBEAT, PAGE, PID, WAITS_FOR, Arena, Layout
+from . import affinity, launcher, watchdog
+from .memory import ABORT, PAGE, WAITS_FOR, Arena, Layout
 from .program import Peers
 from .session import Job, Post, Stalled, Unavailable, buffer_table
 from .shared import patience
@@ -45,12 +43,8 @@ from .walker import (
     new_state,
 )
 
-NOBODY, IN_PYTHON = -1, -2  # values of WAITS_FOR besides a rank
-GIVEN_UP = 2  # value of ABORT once somebody has said why
-GRACE_SECONDS = 6.0  # for hosts to find out from one another who is late
-HEARTBEAT_SECONDS = 0.25
 STATUS_BYTES = 64  # room for one MPI_Status of any library
-EXIT_STALLED = 3
+ROLL_CALL_TAG = 7
 
 
 def load():
@@ -64,7 +58,7 @@ def load():
     try:
         import mpi4py
 
-        mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+        mpi4py.rc.initialize = mpi4py.rc.finalize = False
         with warnings.catch_warnings():
             # Of a launcher of another MPI's: `disagreement` says it, where it is so.
             warnings.filterwarnings("ignore", "suspicious MPI execution environment", RuntimeWarning)
@@ -77,10 +71,40 @@ def load():
     if not MPI.Is_initialized():
         if said := launcher.refused(library, hasattr(ctypes.CDLL(MPI.__file__), "PMIx_Init")):
             raise Unavailable(said)  # such a library may end the process when it is initialised
-        MPI.Init_thread(MPI.THREAD_SINGLE)
+        _initialise(MPI)
     if said := launcher.disagreement(MPI.COMM_WORLD.size, library):
         raise Unavailable(said)
     return MPI
+
+
+def _initialise(MPI) -> None:
+    """MPI_Init for one thread, as mpi4py does it at import but without Python's lock, and MPI_Finalize at exit."""
+    library = ctypes.CDLL(MPI.__file__)
+    provided = ctypes.c_int()
+    with together("MPI_Init"):
+        code = library.MPI_Init_thread(None, None, ctypes.c_int(MPI.THREAD_SINGLE), ctypes.byref(provided))
+    if code != MPI.SUCCESS:
+        raise Unavailable(f"MPI_Init_thread of the MPI library failed with code {code}")
+    for comm in (MPI.COMM_SELF, MPI.COMM_WORLD):
+        comm.Set_errhandler(MPI.ERRORS_RETURN)
+    guard = watchdog.of_this_process()
+    guard.all_came()
+    guard.mpi_abort = MPI.COMM_WORLD.Abort
+
+    def finish():
+        if MPI.Is_finalized():
+            return
+        with together("MPI_Finalize"):
+            library.MPI_Finalize()
+
+    atexit.register(finish)
+
+
+@contextmanager
+def together(phase: str):
+    """What all ranks do together, from which each must be back within the time-out."""
+    with watchdog.of_this_process().waiting(watchdog.LIBRARY, phase):
+        yield
 
 
 class MpiCrew:
@@ -106,13 +130,18 @@ class MpiCrew:
 
         Raises Unavailable.
         """
-        self.MPI = MPI = load()
+        self.watch = watchdog.of_this_process()
+        self.watch.timeout = timeout
+        self.MPI = load()
+        with together("opening the ranks' shared memory"):
+            self._open(buffer_bytes, scratch_bytes, comm, transport, node_size, stamps, pin)
+
+    def _open(self, buffer_bytes, scratch_bytes, comm, transport, node_size, stamps, pin) -> None:
+        MPI = self.MPI
         self.comm = (comm or MPI.COMM_WORLD).Dup()
         self.control = self.comm.Dup()
         self.ranks, self.rank = self.comm.size, self.comm.rank
         self.is_root = self.rank == 0
-        self.timeout = timeout
-        self.activity = "start-up"
         node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
         if transport == "mpi":
             node_size = 1
@@ -154,16 +183,25 @@ class MpiCrew:
                 requests=self._make_requests,
             )
         ]
-        self._here = here
-        self.arena.doing(node.rank, PID).value = os.getpid()
-        self._waits(NOBODY)
+        self.world_ranks = self.comm.allgather(self.watch.rank)
+        boards = self.comm.Split_type(MPI.COMM_TYPE_SHARED).allgather((self.watch.rank, self.watch.board))
+        same = frozenset(rank for rank, board in boards if board is not None and board == self.watch.board)
+        waits_for = self.arena.doing(node.rank, WAITS_FOR)
+        self.watch.met(watchdog.Peers(same, len(same) < self.ranks, waits_for, self._abort))
         self.comm.Barrier()
-        self._deadline: float | None = None
-        self.stuck_on: int | None = None  # whom this rank waited for when its time ran out
-        self._closing = threading.Event()
-        self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-        self._signals = _Signals()
-        self._watchdog.start()
+
+    @property
+    def activity(self) -> str:
+        return self.watch.phase
+
+    @activity.setter
+    def activity(self, what: str) -> None:
+        self.watch.phase = what
+        self.watch.kept = "; finished sizes are kept"
+
+    def _abort(self) -> None:
+        word = self.arena.word(ABORT)
+        word.value = word.value or 1
 
     def _bind(self, pin: bool) -> list[list[int]]:
         """Bind this rank's thread to a core, as `affinity.assign` shares them out; the cores of this machine's ranks."""
@@ -244,7 +282,7 @@ class MpiCrew:
         return 1 if version.startswith("Open MPI") else -1  # mpi.h of Open MPI; of MPICH and its descendants
 
     def each(self, work) -> list:
-        with self._watched(NOBODY):
+        with self.watch.waiting(watchdog.NOBODY):
             return [work(self.posts[0])]
 
     def combine(self, values: np.ndarray, how: str) -> np.ndarray:
@@ -269,7 +307,7 @@ class MpiCrew:
         return json.loads(text.tobytes())
 
     def _complete(self, request) -> None:
-        with self._watched(IN_PYTHON):
+        with self.watch.waiting(watchdog.LIBRARY):
             turn = 0
             while not request.Test():
                 turn += 1
@@ -278,166 +316,48 @@ class MpiCrew:
                         raise Stalled("the job was aborted")
                     time.sleep(50e-6)
 
-    def _watched(self, waits_for: int):
-        return _Watched(self, waits_for)
-
-    def _waits(self, value: int) -> None:
-        self.arena.doing(self.node.rank, WAITS_FOR).value = value
-
-    # What follows runs in the watchdog's thread, but for `_name_the_silent`.
-
-    def _watch(self) -> None:
-        beats = {i: (0, time.monotonic()) for i in range(self.ranks_here)}
-        while not self._closing.is_set():
-            told = self._signals.wait(HEARTBEAT_SECONDS)
-            if self._closing.is_set():
-                return
-            now = time.monotonic()
-            self.arena.doing(self.node.rank, HEARTBEAT).value += 1
-            for i in beats:
-                beat = self.arena.doing(i, HEARTBEAT).value
-                if beat != beats[i][0]:
-                    beats[i] = (beat, now)
-            if self.arena.word(ABORT).value == GIVEN_UP:
-                time.sleep(1.0)  # somebody here has said why; the launcher ends the job
-                os._exit(EXIT_STALLED)
-            dead = [i for i in range(self.ranks_here) if not _alive(self.arena.doing(i, PID).value)]
-            aborted = self.arena.word(ABORT).value != 0  # the reason is being said, or asked for (explain_stall)
-            if dead and not aborted:
-                self._give_up(f"{self._names(dead)} died", dead)
-            if told:
-                # The launcher tells everybody once a host has given up: who is out of time itself adds nothing.
-                if aborted or (self._deadline is not None and now > self._deadline - self.timeout / 2):
-                    os._exit(EXIT_STALLED)
-                self._give_up("the job was told to stop (SIGTERM)", [], code=128 + signal.SIGTERM)
-            deadline = self._deadline
-            if deadline is not None and now > deadline:
-                silent = [i for i, (_, at) in beats.items() if now - at > 8 * HEARTBEAT_SECONDS]
-                self._past_the_deadline(now - deadline, silent)
-
-    def _past_the_deadline(self, late: float, silent: list[int]) -> None:
-        """Find out whom everybody waits for. silent: ranks of this host whose heartbeat has stopped."""
-        if self.stuck_on is None:
-            self.stuck_on = self.arena.doing(self.node.rank, WAITS_FOR).value
-        time_out = f"within {self.timeout:g} s (--timeout)"
-        others = [i for i in range(self.ranks_here) if i != self.node.rank]
-        idle = [i for i in others if self.arena.doing(i, WAITS_FOR).value == NOBODY]
-        if self.stuck_on == NOBODY and not silent:
-            # We wait for nobody, so it is we who are late: the others will say so.
-            if late > GRACE_SECONDS:
-                self._give_up(f"{self._names([self.node.rank])} did not finish {time_out}", [])
-        elif silent or idle:
-            self._give_up(f"{self._names(silent or idle)} did not come back {time_out}", silent or idle)
-        elif self.one_host or late > GRACE_SECONDS:
-            self._give_up(f"no progress {time_out}", [])
-        else:
-            self.arena.word(ABORT).value = 1  # our main thread returns, and asks the other hosts
-
-    def _names(self, indices) -> str:
-        names = [
-            f"rank {self._here[i]} (pid {self.arena.doing(i, PID).value} on {self.hosts[self._here[i]]})"
-            for i in indices
-        ]
-        return ", ".join(names) or "some rank"
-
-    def _give_up(self, what: str, culprits: list[int], code: int = EXIT_STALLED) -> None:
-        """Say it once a host, then leave at once: the main thread may never return from the library."""
-        speakers = [i for i in range(self.ranks_here) if i not in culprits]
-        # Rank 1 speaks too where no culprit is known: rank 0 may be the one that is gone, on another host.
-        if self.node.rank == min(speakers, default=0) and (culprits or self.rank <= 1):
-            self.arena.word(ABORT).value = GIVEN_UP
-            self._say(what)
-        else:
-            time.sleep(1.0)  # let the speaker finish before the launcher ends the job
-        os._exit(code)
-
-    def _say(self, what: str) -> None:
-        sys.stdout.flush()
-        sys.stderr.write(f"\nbusbw: {what} during {self.activity}; finished sizes are kept\n")
-        sys.stderr.flush()
-
     def explain_stall(self) -> None:
-        """After an abort, ranks on several hosts: tell the others that we are here, and name who is not. Never returns."""
-        MPI = self.MPI
+        """After an abort: name who is not there. Never returns."""
+        with self.watch.waiting(watchdog.NOBODY, seconds=3 * watchdog.GRACE_SECONDS):
+            if not self.watch.peers.elsewhere:
+                time.sleep(watchdog.GRACE_SECONDS)  # who aborted says why
+                self.watch.say("the job was aborted", watchdog.EXIT_STALLED)
+                os._exit(watchdog.EXIT_STALLED)
+            heard = self._roll_call()
+        silent = sorted(set(range(self.ranks)) - heard)
+        # Where the hosts are parted, those speak who are more, or have the first rank.
+        most = 2 * len(heard) > self.ranks or (2 * len(heard) == self.ranks and 0 in heard)
+        if silent and most and self.rank == min(heard):  # where all answer, a host that knew the reason has said it
+            names = ", ".join(f"rank {self.world_ranks[r]} (on {self.hosts[r]})" for r in silent[:8])
+            more = f" and {len(silent) - 8} more" if len(silent) > 8 else ""
+            self.watch.say(
+                f"{names}{more} did not come back within {self.watch.timeout:g} s (--timeout)", watchdog.EXIT_STALLED
+            )
+        else:
+            time.sleep(watchdog.GRACE_SECONDS)
+        os._exit(watchdog.EXIT_STALLED)
+
+    def _roll_call(self) -> set[int]:
+        """Tell all ranks that we are here; who tells us so within a while."""
         word = np.array([self.rank], np.int64)
-        sent = [self.control.Isend(word, dest=r, tag=7) for r in range(self.ranks) if r != self.rank]
+        others = [r for r in range(self.ranks) if r != self.rank]
+        sent = [self.control.Isend(word, dest=r, tag=ROLL_CALL_TAG) for r in others]
         heard = {self.rank}
-        until = time.monotonic() + GRACE_SECONDS / 2
-        status = MPI.Status()
+        until = time.monotonic() + watchdog.GRACE_SECONDS / 2
+        status = self.MPI.Status()
         while time.monotonic() < until and len(heard) < self.ranks:
-            if self.control.Iprobe(source=MPI.ANY_SOURCE, tag=7, status=status):
-                self.control.Recv(word.copy(), source=status.source, tag=7)
+            if self.control.Iprobe(source=self.MPI.ANY_SOURCE, tag=ROLL_CALL_TAG, status=status):
+                self.control.Recv(word.copy(), source=status.source, tag=ROLL_CALL_TAG)
                 heard.add(status.source)
             else:
                 time.sleep(1e-3)
             for request in sent:
                 request.Test()
-        silent = sorted(set(range(self.ranks)) - heard)
-        if silent and self.rank == min(heard):  # where all answer, a host that knew the reason has said it
-            names = ", ".join(f"rank {r} (on {self.hosts[r]})" for r in silent)
-            self._say(f"{names} did not come back within {self.timeout:g} s (--timeout)")
-        else:
-            time.sleep(1.0)
-        os._exit(EXIT_STALLED)
+        return heard
 
     def close(self) -> None:
-        self._closing.set()
-        self._watchdog.join(timeout=2)
-        self._signals.close()
-        self.comm.Barrier()
-        self.window.Free()
+        with together("closing"):
+            self.comm.Barrier()
+            self.watch.parted()
+            self.window.Free()
         affinity.pin(self._left_by_launcher)
-
-
-class _Watched:
-    """While inside, the watchdog counts down."""
-
-    def __init__(self, crew: MpiCrew, waits_for: int):
-        self.crew, self.waits_for = crew, waits_for
-
-    def __enter__(self):
-        self.crew._waits(self.waits_for)
-        self.crew._deadline = time.monotonic() + self.crew.timeout
-
-    def __exit__(self, kind, error, trace):
-        if not isinstance(error, Stalled):
-            self.crew._deadline = None
-            self.crew._waits(NOBODY)
-
-
-class _Signals:
-    """SIGTERM for the watchdog. The main thread may be in compiled code, where Python runs no handler; but the C handler
-    below it writes the signal's number to a pipe, in whichever thread it arrives."""
-
-    def __init__(self):
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._before = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, lambda number, frame: None)
-            signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-
-    def wait(self, seconds: float) -> bool:
-        """Whether SIGTERM came within that time."""
-        if not select.select([self._read], [], [], seconds)[0]:
-            return False
-        return signal.SIGTERM in os.read(self._read, 4096)
-
-    def close(self) -> None:
-        if self._before is not None:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGTERM, self._before)
-        os.close(self._read)
-        os.close(self._write)
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process of this host still runs; a zombie does not."""
-    if pid <= 0:
-        return True
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as f:
-            return f.read(4096).rsplit(b")", 1)[-1].split()[0] not in (b"Z", b"X")
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
