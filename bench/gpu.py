@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import UserError
 from ..transports.gate import Gate
 from ..transports.program import COUNT, DST2, FN
+from ..transports.session import Unavailable
 
 BACKENDS = ("auto", "cpu", "cupy", "numba-cuda")
 EMULATED_RANKS = 4  # on one GPU, where nobody said how many
@@ -143,15 +144,58 @@ def open_session(options, largest: int, scratch: int):
 
 
 def _job_session(options, largest: int, scratch: int):
-    from ..transports import mpi, nccl
-    from ..transports.cupy_streams import open_gpu
-    from ..transports.device_mpi import DeviceMpiSession, mpi_takes_device_addresses
+    """CUDA IPC where the ranks reach one another's memory, else messages through MPI; --transport says which."""
+    from ..transports import mpi
 
     MPI = mpi.load()
     world = MPI.COMM_WORLD
+    rank_here = world.Split_type(MPI.COMM_TYPE_SHARED).rank
+    why_not = "--transport mpi"
+    if options.transport != "mpi":
+        try:
+            return _ipc_session(options, largest, scratch, world, rank_here)
+        except Unavailable as error:  # the same on all ranks
+            if options.transport == "shared":
+                raise UserError(f"--transport shared: {error}; accepted: auto, mpi") from None
+            why_not = str(error)
+    session = _mpi_session(options, largest, scratch, MPI, rank_here)
+    session.crew.library = f"{session.crew.library}; {why_not}"
+    return session
+
+
+def _ipc_session(options, largest: int, scratch: int, world, rank_here: int):
+    from ..transports import gpu_ipc, nccl
+    from ..transports.cupy_device import open_device_of
+    from ..transports.device import DeviceSession
+
+    device = open_device_of(rank_here)
+    try:
+        crew = gpu_ipc.crew_of(world, device)
+    except Unavailable:
+        device.close()
+        raise
+    return DeviceSession(
+        [device],
+        world.size,
+        largest,
+        scratch,
+        way="walk",
+        timeout=options.timeout,
+        eager_bytes=options.eager_bytes,
+        open_nccl=lambda ids: nccl.of_a_job(world),
+        crew=crew,
+    )
+
+
+def _mpi_session(options, largest: int, scratch: int, MPI, rank_here: int):
+    from ..transports import nccl
+    from ..transports.cupy_streams import open_gpu
+    from ..transports.device_mpi import DeviceMpiSession, mpi_takes_device_addresses
+
+    world = MPI.COMM_WORLD
     aware, how = mpi_takes_device_addresses(MPI)
     aware = bool(world.allreduce(int(aware), MPI.MIN))
-    gpu = open_gpu(world.Split_type(MPI.COMM_TYPE_SHARED).rank)
+    gpu = open_gpu(rank_here)
     session = DeviceMpiSession(
         world, gpu, largest, scratch, aware=aware, timeout=options.timeout, open_nccl=lambda: nccl.of_a_job(world)
     )
@@ -173,6 +217,8 @@ def lines(options, session) -> list[str]:
         )
     elif session.crew.transport == "device" and options.gpus is None and (there := gpus_here()) > 1:
         found.append(f"# one of {there} GPUs, which cannot read one another's memory; mpirun -np {there} takes all")
+    if session.crew.transport == "gpu-ipc":
+        found.append("# the ranks reach one another's memory by CUDA IPC; --transport mpi sends messages through MPI")
     if session.crew.transport == "gpu-mpi-staged":
         found.append(f"# messages are staged through host memory: {session.crew.library}")
     return found
@@ -265,7 +311,7 @@ def traffic_bytes(session) -> int:
     from ..transports.device_programs import COPY
 
     total = 0
-    for program in session.programs:
+    for program in session.programs.values():
         rows = program.code[0]
         rows = rows[rows[:, FN] != 0]
         sizes = rows[:, COUNT] * np.where(rows[:, FN] == COPY, 1, session.itemsize)
@@ -276,7 +322,7 @@ def traffic_bytes(session) -> int:
 
 def least_seconds(session, limits: dict) -> float | None:
     """The least time the prepared job's own traffic takes; None where it is not all in one device's memory."""
-    if len(getattr(session, "devices", ())) != 1 or not session.programs:
+    if session.crew.transport != "device" or not session.programs:
         return None
     return traffic_bytes(session) / max(limits["copy"], limits["memcpy"])
 

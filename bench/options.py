@@ -114,7 +114,7 @@ def checked(options: Options, *, mpi: bool) -> Options:
     if options.fabric is not None:
         options = replace(options, seed=options.seed or 0)
     _check_fabric(options, algorithms)
-    chosen = gpu.choose(options.backend, _cpu_only(options, algorithms), mpi=mpi)
+    chosen = gpu.choose(options.backend, _cpu_only(options, algorithms, mpi), mpi=mpi)
     options = replace(options, backend=chosen.backend, backend_note=chosen.note or None)
     if chosen.backend == "cpu" and options.gpus is not None:
         raise OptionError(f"--gpus {options.gpus} is for GPUs, and the backend is cpu; {_how_to_get_gpus(chosen)}")
@@ -152,14 +152,14 @@ def checked(options: Options, *, mpi: bool) -> Options:
     return replace(options, algorithms=algorithms, dtypes=dtypes, ops=ops)
 
 
-def _cpu_only(options: Options, algorithms: tuple[str, ...]) -> str | None:
-    """The first option given that GPUs do not have."""
+def _cpu_only(options: Options, algorithms: tuple[str, ...], mpi: bool) -> str | None:
+    """The first option given that GPUs do not have. Under mpirun they have transports too, where --backend asks for them."""
     for name in algorithms:
         if name in ("mpi-native", "numpy"):
             return f"--algo {name}"
     given = {
         "--fabric": options.fabric is not None,
-        f"--transport {options.transport}": options.transport != "auto",
+        f"--transport {options.transport}": options.transport != "auto" and not (mpi and options.backend == "cupy"),
         "--node-size": options.node_size is not None,
         "--fresh": options.effort.fresh,
     }

@@ -114,6 +114,21 @@ def open_devices(ids: Sequence[int] | None = None) -> list[CupyDevice]:
     return [CupyDevice(i, system_scope=len(ids) > 1) for i in ids]
 
 
+def open_device_of(rank_of_host: int) -> CupyDevice:
+    """The GPU of this host's rank_of_host-th rank, in turn where there are fewer GPUs, for ranks of several processes.
+
+    Raises Unavailable.
+    """
+    reason = cupy_cuda.available()
+    if reason:
+        raise Unavailable(f"--backend cupy: {reason}")
+    import cupy
+
+    ordinal = rank_of_host % cupy.cuda.runtime.getDeviceCount()
+    cupy.cuda.Device(ordinal).use()  # all of this process is on it
+    return CupyDevice(ordinal, system_scope=True)
+
+
 class CupyDevice:
     holds = True
 
@@ -312,6 +327,18 @@ class CupyDevice:
     def _finish(self) -> None:
         """Until all work is done. Raises Stalled."""
         self.wait(self.event())
+
+    def share(self, address: int) -> bytes:
+        with self._device:
+            return self._cupy.cuda.runtime.ipcGetMemHandle(address)
+
+    def reach(self, handle: bytes) -> int:
+        with self._device:
+            return self._cupy.cuda.runtime.ipcOpenMemHandle(handle)
+
+    def let_go(self, address: int) -> None:
+        with self._device:
+            self._cupy.cuda.runtime.ipcCloseMemHandle(address)
 
     def flush_cache(self) -> None:
         if self._flush is None:

@@ -1,4 +1,4 @@
-"""Emulated ranks on GPUs of one process: the schedule's bytes in device memory, moved by the device itself.
+"""Ranks on GPUs that reach one another's memory: the schedule's bytes in device memory, moved by the device itself.
 
 Every rank has its buffers on a device (several ranks may share one), and the flags, inline lines and mailboxes of program.py
 lie in device memory too. A message is pulled where it lies, one copy, over NVLink or PCIe where its ranks are on two devices.
@@ -7,7 +7,8 @@ Two ways to walk the programs:
     walk    one cooperative launch runs whole all-reduces; ranks wait for one another by flags in memory (cuda/walk.cu)
     steps   one launch a step, in a graph; the launches' order stands for the flags (one device only)
 
-The reference NCCL (nccl.py) is measured by the same session, with one rank a GPU.
+All ranks are emulated by one process, or each is a process of its own (gpu_ipc.py). The reference NCCL (nccl.py) is measured by
+the same session, with one rank a GPU.
 
 ``DeviceSession`` has the methods of ``session.Session``, so that the same timed loop measures both. What a device can do is
 behind ``Device``: CuPy's is cupy_device.py; tests bring one that runs walk.cu on the CPU.
@@ -15,6 +16,7 @@ behind ``Device``: CuPy's is cupy_device.py; tests bring one that runs walk.cu o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -36,6 +38,7 @@ from .session import Job, Stalled, Unavailable
 EAGER_BYTES = 4096
 BYTES_A_BLOCK = THREADS * 4 * 16  # of a call's result: every thread then has its four vectors (vector.cuh) in flight
 GOOD_STEPS_MAX = 4096  # more launches than that are not tried
+BLOCK_UNIT = 2 << 20  # what CUDA shares with another process is whole allocations of this size
 TRIALS = 5
 COST_SECONDS, COST_REPEATS_MAX = 50e-6, 64  # of the runs that `costs` compares: at least so long, at most so many
 
@@ -99,6 +102,14 @@ class Device(Protocol):
     def hold(self, word: int, turn: int, limit_ns: int) -> None:
         """What follows in the stream begins when the pinned int64 at `word` is `turn` or more, or after `limit_ns`."""
 
+    def share(self, address: int) -> bytes:
+        """A handle of memory of `allocate`, for other processes of this machine. Only for crews of several processes."""
+
+    def reach(self, handle: bytes) -> int:
+        """The address here of what another process shares, until `let_go`."""
+
+    def let_go(self, address: int) -> None: ...
+
     def flush_cache(self) -> None:
         """Put unrelated lines into the last-level cache."""
 
@@ -107,7 +118,7 @@ class Device(Protocol):
 
 @dataclass
 class DeviceCrew:
-    """What the timed loop asks of a crew; one process has all ranks."""
+    """Who goes through a session: here one process that has all ranks. gpu_ipc.IpcCrew is of several processes."""
 
     ranks: int
     transport: str
@@ -117,15 +128,37 @@ class DeviceCrew:
     posts: list = field(default_factory=list)
 
     @property
+    def mine(self) -> Sequence[int]:
+        """The ranks of this process."""
+        return range(self.ranks)
+
+    @property
     def ranks_here(self) -> int:
         """How many ranks want a core of this machine: its one thread drives them all."""
         return 1
+
+    def blocks(self, here: dict[int, tuple[Device, int]]) -> list[int]:
+        """The address in this process of every rank's block of memory; here: rank -> (its device, its block), of `mine`."""
+        return [here[r][1] for r in range(self.ranks)]
+
+    def barrier(self) -> None: ...
+
+    def all_of(self, value: bool) -> bool:
+        """Whether all processes say so. Waits for all."""
+        return value
+
+    def total(self, values):
+        """The sum over the processes, of a number or an array."""
+        return values
 
     def combine(self, values, how):
         return values
 
     def agree(self, value):
         return value
+
+    def leave(self, error: BaseException | None) -> None:
+        """Before memory is given back: nobody reaches into it any more. error: what ends the session early."""
 
 
 @dataclass(frozen=True)
@@ -155,58 +188,78 @@ class DeviceSession:
         eager_bytes: int | None = None,
         flush: bool = True,
         open_nccl: Callable[[Sequence[int]], Group] | None = None,
+        crew: DeviceCrew | None = None,
     ):
-        """Rank r lives on device r * len(devices) // ranks. way: "walk", "steps" or "auto" (the faster one, measured for
-        each job); timeout: seconds one wait on the device may last; flush: clear the cache before each sample; open_nccl:
-        ordinal of each rank's device -> NCCL's communicators, for jobs of algorithm "nccl".
+        """devices: of this process; its i-th rank lives on devices[i * len(devices) // ranks of this process]. way: "walk",
+        "steps" or "auto" (the faster one, measured for each job); timeout: seconds one wait on the device may last; flush:
+        clear the cache before each sample; open_nccl: ordinal of each rank's device -> NCCL's communicators, for jobs of
+        algorithm "nccl"; crew: None: all ranks are here.
 
         Raises Unavailable, MemoryError.
         """
         if way not in ("auto", "walk", "steps"):
             raise Unavailable(f"way {way!r}; accepted: auto, walk, steps")
-        if way == "steps" and len(devices) > 1:
+        self.crew = crew or DeviceCrew(ranks, "device" if len(devices) == 1 else "peer", [d.name for d in devices])
+        self._one_device = len(devices) == 1 and len(self.crew.mine) == ranks
+        if way == "steps" and not self._one_device:
             raise Unavailable("one launch a step needs all ranks on one device; accepted here: auto, walk")
         self.devices = list(devices)
         for device in self.devices:
             device.patience = 2 * timeout  # one wait may last `timeout`, and what waited for it goes on afterwards
-        self.gate = Gate(self.devices)
+        self.gate = Gate(self.devices, self.crew.all_of)
         self.ranks = ranks
         self.way, self.timeout, self.flush = way, timeout, flush
         self.eager_bytes = EAGER_BYTES if eager_bytes is None else eager_bytes
         self.buffer_bytes, self.scratch_bytes = buffer_bytes, scratch_bytes
-        self.crew = DeviceCrew(ranks, "device" if len(devices) == 1 else "peer", [d.name for d in devices])
-        self.device_of = [r * len(devices) // ranks for r in range(ranks)]
+        mine = self.crew.mine
+        self.device_of = {r: i * len(devices) // len(mine) for i, r in enumerate(mine)}
         self.job: Job | None = None
-        self.programs: list[Program] = []
+        self.programs: dict[int, Program] = {}  # of the ranks of this process
+        self.message_modes: dict[str, int] = {}
         self.chosen = ""  # the way the prepared job takes
         self.epoch = 1
         self.fault = self.clock = None  # as session.Session has them
         self._open_nccl, self._nccl = open_nccl, None
 
-        layout = Layout(ranks, 0, 0)
-        self._links = [d.allocate(layout.samples(0)) for d in self.devices]  # a link's words lie at its receiver
-        self._abort = self.devices[0].allocate(256)
         self._tables = [[d.allocate(256 * 8) for _ in range(2)] for d in self.devices]
         self._counter = [d.allocate(256) for d in self.devices]
-        self.buffers = np.zeros((ranks, 3), np.int64)
-        for r in range(ranks):
-            d = self.devices[self.device_of[r]]
-            for which, size in ((INPUT, buffer_bytes), (OUTPUT, buffer_bytes), (SCRATCH, scratch_bytes)):
-                self.buffers[r, which] = d.allocate(max(size, 256))
         self._arrived = [d.allocate(8 * ranks) for d in self.devices]
         self._code: list[tuple[int, int]] = [(0, 0)] * len(devices)  # address and capacity
         self._shape = [d.allocate(3 * 8 * ranks) for d in self.devices]
-
-        def connection(a: int, b: int) -> Connection:
-            return Connection(self._links[self.device_of[b]] + layout.connection(a, b), layout.bulk_bytes)
-
-        self._peers = [Peers(r, self.buffers, connection) for r in range(ranks)]
+        self._share_memory()
         self._loaded: list[_Loaded] = []
         self._walked = 0  # all-reduces of the prepared job by `walk`: what the counters of arrivals have counted
 
+    def _share_memory(self) -> None:
+        """A block of memory for each rank of this process, and where all blocks are::
+
+        abort       a word, of rank 0's block, for all
+        links       the words and mailboxes of the messages to this rank, from each other
+        INPUT, OUTPUT, SCRATCH
+        """
+        layout = Layout(self.ranks, 0, 0)
+        links = layout.connection(0, self.ranks) - layout.connection(0, 0)
+        sizes = [256, links, *(max(n, 256) for n in (self.buffer_bytes, self.buffer_bytes, self.scratch_bytes))]
+        offsets = np.concatenate([[0], np.cumsum([-(-n // 256) * 256 for n in sizes])])
+        block_bytes = -(-int(offsets[-1]) // BLOCK_UNIT) * BLOCK_UNIT
+        here = {}
+        for r, i in self.device_of.items():
+            here[r] = (self.devices[i], self.devices[i].allocate(block_bytes))
+        blocks = self.crew.blocks(here)
+        self._abort = blocks[0]
+        self.buffers = np.zeros((self.ranks, 3), np.int64)
+        for which, offset in zip((INPUT, OUTPUT, SCRATCH), offsets[2:]):
+            self.buffers[:, which] = np.array(blocks, np.int64) + offset
+
+        def connection(sender: int, receiver: int) -> Connection:
+            at = blocks[receiver] + int(offsets[1]) + layout.connection(0, sender) - layout.connection(0, 0)
+            return Connection(at, layout.bulk_bytes)
+
+        self._peers = {r: Peers(r, self.buffers, connection) for r in self.crew.mine}
+
     @property
     def is_root(self) -> bool:
-        return True
+        return self.crew.is_root
 
     @property
     def itemsize(self) -> int:
@@ -215,11 +268,6 @@ class DeviceSession:
     @property
     def nbytes(self) -> int:
         return self.job.count * self.itemsize
-
-    @property
-    def message_modes(self) -> dict[str, int]:
-        totals = np.sum([p.modes for p in self.programs], axis=0) if self.programs else np.zeros(len(MODE_NAMES), int)
-        return {name: int(n) for name, n in zip(MODE_NAMES, totals) if n}
 
     def prepare(self, job: Job) -> None:
         """Lower the job, put its programs on the devices, and choose the way. Raises Unavailable."""
@@ -240,18 +288,22 @@ class DeviceSession:
         self.job = job
         known = causality(schedule)
         tuning = Tuning(self.eager_bytes)
-        self.programs = [lower(schedule, known, peers, Codes(), d.itemsize, tuning) for peers in self._peers]
+        self.programs = {
+            r: lower(schedule, known, peers, Codes(), d.itemsize, tuning) for r, peers in self._peers.items()
+        }
+        modes = self.crew.total(np.sum([p.modes for p in self.programs.values()], axis=0))
+        self.message_modes = {name: int(n) for name, n in zip(MODE_NAMES, modes) if n}
         resident = min(device.resident_blocks(d.name, job.op) for device in self.devices)
-        most = max(self.device_of.count(i) for i in range(len(self.devices)))
-        can_walk = resident >= most
+        most = max(Counter(self.device_of.values()).values())
+        can_walk = self.crew.all_of(resident >= most)
         if self.way == "walk" and not can_walk:
             raise Unavailable(
                 f"{most} ranks on one device need as many blocks that run at once, but {resident} do; accepted: --ranks "
                 f"{resident * len(self.devices)} or fewer, or one launch a step"
             )
         per_rank = max(1, min(resident // most, self._blocks_wanted(d.itemsize))) if can_walk else 1
-        stepwise = self.way != "walk" and len(self.devices) == 1
-        self._loaded = [self._load(i, per_rank, stepwise or not can_walk) for i in range(len(self.devices))]
+        stepwise = self.way != "walk" and self._one_device
+        self._loaded = [self._load(i, per_rank, stepwise) for i in range(len(self.devices))]
         self._walked = 0
         for i, device in enumerate(self.devices):
             device.zero(self._arrived[i], 8 * self.ranks)
@@ -261,22 +313,23 @@ class DeviceSession:
         if not ways:
             raise Unavailable(f"{self.ranks} ranks do not fit on {len(self.devices)} devices at once")
         self.chosen = ways[0] if len(ways) == 1 else min(ways, key=self._trial)
+        self.crew.barrier()
 
     def _prepare_nccl(self, job: Job) -> None:
         if self._open_nccl is None:
             raise Unavailable("--algo nccl goes through CuPy; accepted: with --backend cupy")
         if self._nccl is None:
-            self._nccl = self._open_nccl([self.devices[i].id for i in self.device_of])
+            self._nccl = self._open_nccl([self.devices[i].id for i in self.device_of.values()])
         self._nccl_codes = self._nccl.codes(job.dtype, job.op)
-        self.job, self.programs, self._loaded, self.chosen = job, [], [], "nccl"
+        self.job, self.programs, self.message_modes, self._loaded, self.chosen = job, {}, {}, [], "nccl"
 
     def _blocks_wanted(self, itemsize: int) -> int:
-        largest = max(largest_call(p.code[0], itemsize) for p in self.programs)
+        largest = max(largest_call(p.code[0], itemsize) for p in self.programs.values())
         return -(-largest // BYTES_A_BLOCK)
 
     def _load(self, index: int, blocks_a_rank: int, stepwise: bool) -> _Loaded:
         device = self.devices[index]
-        mine = tuple(r for r in range(self.ranks) if self.device_of[r] == index)
+        mine = tuple(r for r in self.crew.mine if self.device_of[r] == index)
         codes = [self.programs[r].code for r in mine]
         both = np.concatenate([np.concatenate([c[parity] for c in codes]) for parity in (0, 1)])
         steps = None
@@ -343,8 +396,7 @@ class DeviceSession:
     def fill(self, table: Callable[[int], np.ndarray], start: int = 0) -> None:
         """Fill every rank's input with its pattern and its output with something else."""
         size, job = self.itemsize, self.job
-        for r in range(self.ranks):
-            i = self.device_of[r]
+        for r, i in self.device_of.items():
             device, (first, second) = self.devices[i], self._tables[i]
             device.upload(first, np.frombuffer(b"\xa5" * (256 * size), np.uint8))
             device.upload(second, np.ascontiguousarray(table(r)))
@@ -363,16 +415,15 @@ class DeviceSession:
             device.upload(self._tables[i][0], np.ascontiguousarray(low))
             device.upload(self._tables[i][1], np.ascontiguousarray(high))
             device.zero(self._counter[i], 8)
-        for r in range(self.ranks) if self.nbytes else ():
-            i = self.device_of[r]
+        for r, i in self.device_of.items() if self.nbytes else ():
             arguments = (int(self.buffers[r, OUTPUT]), *self._tables[i], self.job.count, start, self._counter[i])
             self.devices[i].launch("check_range", self._dtype, arguments, self.nbytes)
         for i, device in enumerate(self.devices):
             wrong += int(device.download(self._counter[i], np.dtype(np.uint64), 1)[0])
-        return wrong
+        return self.crew.total(wrong)
 
     def write(self, rank: int, which: int, values: np.ndarray) -> None:
-        """Put values into a rank's buffer; for tests and examples."""
+        """Put values into the buffer of a rank of this process; for tests and examples."""
         self.devices[self.device_of[rank]].upload(int(self.buffers[rank, which]), np.ascontiguousarray(values))
 
     def read(self, rank: int, which: int) -> np.ndarray:
@@ -387,9 +438,9 @@ class DeviceSession:
     def _enqueue(self, inner: int, *, launch_each: bool = False) -> None:
         """Put `inner` all-reduces into the devices' streams; launch_each: walk with a launch for each, too."""
         if self.chosen == "nccl":
-            receives = [int(at) for at in self.buffers[:, OUTPUT]]
-            sends = receives if self.job.in_place else [int(at) for at in self.buffers[:, INPUT]]
-            streams = [self.devices[i].stream_address for i in self.device_of]
+            receives = [int(self.buffers[r, OUTPUT]) for r in self.crew.mine]
+            sends = receives if self.job.in_place else [int(self.buffers[r, INPUT]) for r in self.crew.mine]
+            streams = [self.devices[i].stream_address for i in self.device_of.values()]
             for _ in range(inner):
                 self._nccl.all_reduce(sends, receives, self.job.count, self._nccl_codes, streams)
             return
@@ -415,11 +466,12 @@ class DeviceSession:
         self._walked += inner
 
     def _look(self) -> None:
-        """Wait for all work, and raise Stalled where a wait on the device ran out of patience."""
+        """Wait for all work, of all processes, and raise Stalled where a wait on the device ran out of patience."""
         for device, counter in zip(self.devices, self._counter):
             device.download(counter, np.dtype(np.int64), 1)
         if self._nccl is not None and (problem := self._nccl.failed()):
             raise RuntimeError(f"NCCL: {problem}")
+        self.crew.barrier()  # now nobody reads others' buffers any more, and the word that follows is the last word
         if self.devices[0].download(self._abort, np.dtype(np.int64), 1)[0]:
             raise Stalled(f"a rank did not get on within {self.timeout:g} s (--timeout) during {self.crew.activity}")
 
@@ -441,17 +493,22 @@ class DeviceSession:
     def time(self, samples: int, inner: int, across: str = "max", fresh: bool = False) -> tuple[np.ndarray, int]:
         """Time samples of `inner` all-reduces each, by events on the devices (gate.py): float64 seconds, and 0 late starts.
 
-        `across` and `fresh` are of ranks with clocks and caches of their own, and change nothing here.
+        across: how the times of several processes make one; fresh: of ranks with caches of their own, and changes nothing here.
         """
         out = np.array([self._sample(inner) for _ in range(samples)])
         self._look()
-        return out, 0
+        return self.crew.combine(out, across), 0
 
     def abort(self, error: BaseException) -> None:
+        self.crew.leave(error)
         with suppress(Exception):  # of a device that is broken, which is what `error` says
-            self.close()
+            self._close_devices()
 
     def close(self) -> None:
+        self.crew.leave(None)
+        self._close_devices()
+
+    def _close_devices(self) -> None:
         with ExitStack() as all_of_them:
             for device in self.devices:
                 all_of_them.callback(device.close)

@@ -25,9 +25,7 @@ What a GPU can do is behind ``Gpu``; CuPy's is cupy_streams.py, and tests bring 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +48,7 @@ from ..collectives.schedule import (
     scratch_elements,
 )
 from ..kernels.dtypes import find_device_dtype
+from .gpu_crew import JobCrew
 from .nccl import Group
 from .session import Job, Stalled, Unavailable
 
@@ -352,7 +351,7 @@ class DeviceMpiSession:
         self.walker = DeviceRank(
             comm, gpu, buffer_bytes, scratch_bytes, aware=aware, timeout=timeout, segment_bytes=segment_bytes
         )
-        self.crew = _Crew(comm, "gpu-mpi-aware" if aware else "gpu-mpi-staged")
+        self.crew = JobCrew(comm, "gpu-mpi-aware" if aware else "gpu-mpi-staged")
         self.job: Job | None = None
         self.message_modes: dict[str, int] = {}
         self.clock = None  # as session.Session has it
@@ -459,37 +458,11 @@ class DeviceMpiSession:
         return self.crew.combine(taken, across), 0
 
     def abort(self, error: BaseException) -> None:
-        """A rank that cannot go on ends the job: the others wait for its messages."""
-        sys.stdout.flush()
-        sys.stderr.write(f"busbw: {error} during {self.crew.activity}\n")
-        self.comm.Abort(3 if isinstance(error, Stalled) else 1)
+        self.crew.leave(error)
 
     def close(self) -> None:
-        self.comm.Barrier()
+        self.crew.leave(None)
         if self._nccl is not None:
             self._nccl.close()
             self._nccl = None
         self.gpu.close()
-
-
-class _Crew:
-    def __init__(self, comm, transport: str):
-        self.comm, self.transport = comm, transport
-        self.ranks, self.is_root = comm.size, comm.rank == 0
-        self.ranks_here = 1
-        self.activity = "start-up"
-        self.posts: list = []
-        self.hosts = comm.allgather(os.uname().nodename)
-
-    def combine(self, values: np.ndarray, how: str) -> np.ndarray:
-        from mpi4py import MPI
-
-        if how == "first":
-            return self.comm.bcast(values)
-        out = np.empty_like(values)
-        op = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN, "mean": MPI.SUM}[how]
-        self.comm.Allreduce(np.ascontiguousarray(values), out, op)
-        return out / self.ranks if how == "mean" else out
-
-    def agree(self, value):
-        return json.loads(self.comm.bcast(json.dumps(value) if self.is_root else None))

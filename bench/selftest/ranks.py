@@ -38,8 +38,10 @@ def rank_groups(large_bytes: int) -> list[Group]:
     """
     if reason := missing("cupy"):
         raise UserError(f"under mpirun GPUs are driven through CuPy: {reason}")
-    from ...transports import mpi, nccl
+    from ...transports import gpu_ipc, mpi, nccl
+    from ...transports.cupy_device import open_device_of
     from ...transports.cupy_streams import open_gpu
+    from ...transports.device import DeviceSession
     from ...transports.device_mpi import DeviceMpiSession, mpi_takes_device_addresses
 
     MPI = mpi.load()
@@ -77,6 +79,25 @@ def rank_groups(large_bytes: int) -> list[Group]:
             jobs = [Job("nccl", count, dtype, op) for dtype, op in JOBS for count in COUNTS]
             yield tally("NCCL, MPI ranks", (lambda job=job: check_job(s, job) for job in jobs))
 
+    def ipc():
+        device = open_device_of(here)
+        try:
+            crew = gpu_ipc.crew_of(world, device)
+        except Unavailable as error:
+            device.close()
+            yield Finding("MPI ranks, CUDA IPC", None, str(error))
+            return
+        s = DeviceSession(
+            [device],
+            world.size,
+            large_bytes,
+            max(large_bytes, 8 * max(COUNTS) * world.size),
+            way="walk",
+            timeout=3.0,
+            crew=crew,
+        )
+        yield from job_findings(s, "MPI ranks, CUDA IPC", COUNTS, large_bytes)
+
     def direct():
         if not aware:
             yield Finding("MPI ranks, device addresses", None, how)
@@ -87,6 +108,7 @@ def rank_groups(large_bytes: int) -> list[Group]:
         Part("GPUs", DESCRIBE_LIMIT, describe),
         Part("MPI ranks, staged through the host", TRY_LIMIT, staged),
         Part("NCCL, MPI ranks", TRY_LIMIT, reference),
+        Part("MPI ranks, CUDA IPC", TRY_LIMIT, ipc),
         Part("MPI ranks, device addresses", TRY_LIMIT, direct),
     )
     return [Group("MPI ranks", parts)]

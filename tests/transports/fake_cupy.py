@@ -6,9 +6,13 @@ Time is the stand-in's own: `now` is the host's clock, which each call moves on 
 WORK_SECONDS, in the order of its stream; a gate holds its stream until its word is set, or its limit is over."""
 
 import ctypes
+import itertools
+import mmap
+import os
 import sys
 import types
 import weakref
+from pathlib import Path
 
 import numpy as np
 import shim_device
@@ -18,6 +22,7 @@ DEVICES = 2
 PROCESSORS, BLOCKS_A_PROCESSOR = 4, 2
 WORK_SECONDS = 1e-3
 NOT_READY = 600
+NAMES = itertools.count()  # of memory, in this process
 
 
 class CUDARuntimeError(RuntimeError):
@@ -29,6 +34,7 @@ class Fake:
         self.folder, self.current, self.stream = str(folder), 0, None
         self.kernels, self.log, self.alive = {}, [], 0
         self.cooperative = cooperative
+        self.mapped, self.walled = {}, False
         self.now, self.host_seconds, self.broken, self.opened = 0.0, 0.0, None, {}
         self.cupy = types.ModuleType("cupy")
         self.cupy.__version__ = "14.2.0"
@@ -170,12 +176,13 @@ class Fake:
             def __init__(self, size, flags=0):
                 if size > 1 << 32:
                     raise CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
-                self.block = np.full(size + 256, 0xA5, np.uint8)
-                self.size, self.ptr = size, (self.block.ctypes.data + 255) // 256 * 256
+                self.size = size
+                self.ptr = fake.map(f"{os.getpid()}-{next(NAMES)}", size, fresh=True)
                 fake.alive += 1
 
             def __del__(self):
                 if hasattr(self, "ptr"):
+                    fake.unmap(self.ptr)
                     fake.alive -= 1
 
         class MemoryPointer:
@@ -215,13 +222,51 @@ class Fake:
             getDeviceProperties=lambda i: {"name": b"fake GPU", "l2CacheSize": 4096}, memGetInfo=lambda: (1 << 33, 1 << 34),
             driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 13000, deviceCanAccessPeer=lambda i, j: 1,
             deviceEnablePeerAccess=self.enable_peer, eventQuery=query, check_status=check_status, hostAllocPortable=1,
-            hostAllocMapped=2,
+            hostAllocMapped=2, ipcGetMemHandle=self.ipc_get, ipcOpenMemHandle=self.ipc_open, ipcCloseMemHandle=self.ipc_close,
         )  # fmt: skip
         cuda.driver = types.SimpleNamespace(
             occupancyMaxActiveBlocksPerMultiprocessor=lambda f, t, s: BLOCKS_A_PROCESSOR if self.kernels[f] else 0,
             launchCooperativeKernel=self.cooperative_launch,
         )
         self.peers = set()
+
+    def map(self, name, size=None, fresh=False):
+        """The address of memory that other processes can map by its name, as a GPU's is by a handle."""
+        path = Path(self.folder) / f"memory-{name}"
+        if fresh:
+            path.write_bytes(b"")
+            os.truncate(path, size + 256)
+        with path.open("r+b") as file:
+            block = mmap.mmap(file.fileno(), 0)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(block))
+        if fresh:
+            ctypes.memset(address, 0xA5, size)
+        self.mapped[address] = name, fresh, block
+        return address
+
+    def unmap(self, address):
+        name, fresh, _ = self.mapped.pop(address)
+        if fresh:
+            (Path(self.folder) / f"memory-{name}").unlink()
+
+    def ipc_get(self, address):
+        self.healthy()
+        name, fresh, _ = self.mapped[address]  # the start of an allocation, as CUDA wants it
+        assert fresh
+        return name.encode().ljust(64, b"\0")
+
+    def ipc_open(self, handle):
+        name = handle.rstrip(b"\0").decode()
+        assert name.partition("-")[0] != str(os.getpid()), "CUDA opens no handle in the process that made it"
+        if self.walled:
+            raise CUDARuntimeError(
+                "cudaErrorPeerAccessUnsupported: peer access is not supported between these two devices"
+            )
+        return self.map(name)
+
+    def ipc_close(self, address):
+        assert not self.mapped[address][1]
+        self.unmap(address)
 
     def tick(self, seconds=None):
         """The host's time of a call; when it was made."""

@@ -240,3 +240,17 @@ def test_the_selftest_runs_its_real_devices(fake, monkeypatch):
 
 def test_mpi_ranks_stage_through_its_streams(mpirun, shim_folder):
     assert mpirun(2, HERE / "cupy_mpi_job.py", shim_folder).result == {"bad": [], "tried": 14 * len(ALGORITHMS)}
+
+
+def test_mpi_ranks_of_a_host_reach_one_another_by_ipc(mpirun, shim_folder):
+    found = mpirun(3, HERE / "gpu_ipc_job.py", shim_folder).result
+    assert found["bad"] == [] and found["tried"] == 4 * len(ALGORITHMS)
+    assert found["measured"] == [0, 3, True, "gpu-ipc"] and sum(found["modes"].values()) == 12
+    assert found["stalled"] == [True] * 3  # all hear of a rank that does not get on
+    assert found["auto"][0] == "gpu-ipc" and "CUDA IPC" in found["auto"][1][-1]
+    assert found["mpi"][0] == "gpu-mpi-staged" and "--transport mpi" in found["mpi"][1][-1]
+    transport, lines = found["auto, walled"]  # one rank that cannot, and all do without, and say why
+    assert transport == "gpu-mpi-staged" and "rank 1: cudaErrorPeerAccessUnsupported" in lines[-1]
+    assert "--transport shared: no CUDA IPC" in found["shared, walled"]
+    assert "rank 2: cudaErrorPeerAccessUnsupported" in found["walled"] and "3 ranks share 1 GPUs" in found["one GPU"]
+    assert found["mapped"] == 0  # what was opened is let go of

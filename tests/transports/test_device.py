@@ -64,9 +64,9 @@ def test_every_rank_holds_the_sum(shim_folder, ranks, algorithm, count, in_place
     dtype=st.sampled_from(["float32", "int8"]),
 )
 def test_a_launch_of_many_all_reduces_leaves_the_last_ones_sum(
-    folder, ranks, algorithm, count, blocks, slices, inner, dtype
+    shim_folder, ranks, algorithm, count, blocks, slices, inner, dtype
 ):
-    s = session(folder, ranks, way="walk", resident=blocks * ranks)
+    s = session(shim_folder, ranks, way="walk", resident=blocks * ranks)
     data = pattern(dtype, "sum", ranks, seed=inner)
     s.prepare(Job(algorithm, count, dtype, "sum", slices=slices))
     s.fill(data.table)
@@ -105,9 +105,9 @@ def test_ranks_over_several_devices_pull_from_one_another(shim_folder):
     for ranks in (2, 3, 4):
         s = session(shim_folder, ranks, devices=1)
         assert s.crew.transport == "device"
-    # Devices of the shim_folder run one launch after the other, so ranks of two devices would wait for ever: only the layout shows.
+    # Devices of the shim run one launch after the other, so ranks of two devices would wait for ever: only the layout shows.
     s = session(shim_folder, 4, devices=2, way="walk")
-    assert s.device_of == [0, 0, 1, 1] and s.crew.transport == "peer"
+    assert s.device_of == {0: 0, 1: 0, 2: 1, 3: 1} and s.crew.transport == "peer"
     with pytest.raises(Unavailable, match="all ranks on one device"):
         session(shim_folder, 2, devices=2, way="steps")
 

@@ -94,7 +94,8 @@ takes = {
     runtime.memsetAsync: 4, runtime.deviceCanAccessPeer: 2, runtime.deviceEnablePeerAccess: 1, runtime.memGetInfo: 0,
     runtime.getDeviceProperties: 1, runtime.getDeviceCount: 0, runtime.driverGetVersion: 0, nvrtc.createProgram: 4,
     nvrtc.compileProgram: 2, nvrtc.getPTX: 1, nvrtc.getCUBIN: 1, nvrtc.getProgramLog: 1, nvrtc.destroyProgram: 1,
-    nvrtc.getSupportedArchs: 0, runtime.eventQuery: 1, cupy.cuda.get_elapsed_time: 2,
+    nvrtc.getSupportedArchs: 0, runtime.eventQuery: 1,
+    runtime.ipcGetMemHandle: 1, runtime.ipcOpenMemHandle: 2, runtime.ipcCloseMemHandle: 1, cupy.cuda.get_elapsed_time: 2,
 }
 for function, count in takes.items():
     inside = re.search(r"\((.*?)\)", function.__doc__).group(1)
