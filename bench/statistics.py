@@ -48,3 +48,26 @@ def relative_half_width(samples) -> float:
 def settled(blocks: list[float], tolerance: float = 0.05) -> bool:
     """Whether the last of a row of block medians no longer falls: within `tolerance` of the one before, or above it."""
     return len(blocks) >= 2 and blocks[-1] >= (1 - tolerance) * blocks[-2]
+
+
+def student_two_sided(t: float, freedom: int) -> float:
+    """The chance of |T| >= |t| with that many degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    angle = math.atan(abs(t) / math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term = cosine if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for k in range(3 if odd else 2, freedom - 1, 2):
+        term *= cosine * cosine * (k - 1) / k
+        total += term
+    inside = 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return max(0.0, 1.0 - inside)
+
+
+def student_quantile(freedom: int) -> float:
+    """The t that |T| stays below with CONFIDENCE."""
+    low, high = 0.0, 1000.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_two_sided(middle, freedom) > 1 - CONFIDENCE else (low, middle)
+    return high

@@ -15,7 +15,19 @@ from ..errors import UserError
 from ..transports import watchdog
 from ..transports.launcher import launched
 
-COMMANDS = ("sweep", "simulate", "import", "plot", "report", "doctor", "verify", "validate", "systems", "gpu-selftest")
+COMMANDS = (
+    "sweep",
+    "simulate",
+    "import",
+    "compare",
+    "plot",
+    "report",
+    "doctor",
+    "verify",
+    "validate",
+    "systems",
+    "gpu-selftest",
+)
 
 MODULES = {"import": "import_log"}  # where the command's name is a word of Python
 
@@ -33,6 +45,7 @@ busbw measures all-reduce bandwidth, models what it should be, and says whether 
   busbw systems                   the systems it knows, every figure with its source
   busbw validate                  the model against published measurements
   busbw import LOG...             read logs of nccl-tests, rccl-tests, OSU, IMB and others; every command takes them too
+  busbw compare A B...            which sizes are slower, and whether that is real; exit code 1 if so
   busbw plot FILE... / report FILE...   draw or write up result files, over one another
   busbw doctor                    what this machine has, and what to install for the rest
   busbw verify                    prove every algorithm's schedule"""

@@ -46,8 +46,8 @@ def interval(collective: str, rows: Iterable[Row], by_time: bool = True) -> Inte
             if found is None:
                 continue
             new_low, new_high = max(low, found[0]), min(high, found[1])
-            # p is whole: the interval must hold a whole number.
-            if math.ceil(new_low - 1e-9) > new_high + 1e-9:
+            # p is whole: the interval must hold a whole number. A ratio above the factor's limit fits none.
+            if new_low > UNBOUNDED or math.ceil(new_low - 1e-9) > new_high + 1e-9:
                 clash = clash or row.line
                 continue
             low, high, said = new_low, new_high, said + 1
