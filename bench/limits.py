@@ -11,6 +11,7 @@ import numpy as np
 from numba import carray, njit
 
 from ..kernels import cpu
+from ..transports.compiling import in_turn
 from ..transports.machine import address_as_void_pointer, call_kernel, clock_ns
 from ..transports.program import COUNT, FN, KIND, LOCAL
 from ..transports.session import Session
@@ -97,6 +98,11 @@ def measure_limits(session: Session) -> dict[str, float]:
         slowest = crew.combine(np.max(crew.each(work), axis=0), "max")
         return active * PASSES * touched * size / float(np.median(slowest))
 
+    post = crew.posts[0]
+    with in_turn("limits"):
+        for kernel, _ in KERNELS.values():
+            getattr(kernels, kernel)
+        _stream(0, 0, 0, 0, 0, 0, 0, 0, np.zeros(0), post.state, post.mpi, post.flag)
     try:
         crew.each(allocate)
         run("read")  # the first round pays for page tables and compiling
@@ -112,11 +118,8 @@ def least_seconds(session: Session, limits: dict[str, float]) -> float | None:
     sum is what the memory has to carry.
     """
     kernels = cpu.pointers(session.job.op, session.job.dtype)
-    kind_of = {}
-    for name, (kernel, touched) in KERNELS.items():
-        kind_of[getattr(kernels, kernel)] = (name, touched)
-        if kernel.startswith("reduce"):
-            kind_of[getattr(kernels, kernel.replace("reduce", "reduce_final"))] = (name, touched)
+    like = {kernel: (name, touched) for name, (kernel, touched) in KERNELS.items()}
+    kind_of = {address: like[kernel.replace("_final", "")] for kernel, address in kernels.compiled.items()}
     itemsize = session.itemsize
     total = 0.0
     for program in session.programs:

@@ -23,7 +23,6 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -36,32 +35,53 @@ _COUNTER = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 6)
 TABLE_ENTRIES = 256
 
 
-@dataclass(frozen=True)
+_STORES = {
+    "": (simd.PLAIN, simd.NONE),
+    "_nt": (simd.STREAM, simd.NONE),
+    "_both": (simd.PLAIN, simd.PLAIN),
+    "_both_nt": (simd.STREAM, simd.STREAM),
+    "_both_nt2": (simd.PLAIN, simd.STREAM),
+}
+
+
 class Pointers:
-    """Addresses of the compiled kernels for one op and dtype; `count` in elements, for the copies in bytes.
+    """Addresses of the kernels for one op and dtype, each compiled when first asked for; `count` in elements, for the copies
+    in bytes.
 
     reduce: dst[i] = op(a[i], b[i])                          dst2 is ignored
     reduce_both: dst[i] = dst2[i] = op(a[i], b[i])
     reduce_final, reduce_final_both: the same with avg's division by `param`; for other ops the two above
     copy: dst[i] = a[i]                                      dst2, b and param are ignored
 
-    `_nt`: stores go past the caches (non-temporal), and a fence at the end lets a release store that follows in the
-    same thread publish them. `_nt2`: only the stores to dst2 do. They pay where all arrays in use together are larger
-    than the last-level cache; in cache they are up to four times slower.
+    There are reduce, reduce_both and copy with _nt behind: stores go past the caches (non-temporal), and a fence at the end
+    lets a release store that follows in the same thread publish them; and reduce_both with _nt2: only the stores to dst2 do.
+    They pay where all arrays in use together are larger than the last-level cache; in cache they are up to four times slower.
     """
 
-    reduce: int
-    reduce_nt: int
-    reduce_both: int
-    reduce_both_nt: int
-    reduce_both_nt2: int
-    reduce_final: int
-    reduce_final_nt: int
-    reduce_final_both: int
-    reduce_final_both_nt: int
-    reduce_final_both_nt2: int
-    copy: int
-    copy_nt: int
+    def __init__(self, op: str, dtype: str):
+        pairwise = "sum" if op == "avg" else op
+        self._kernels = {
+            f"{kind}{suffix}": (name, of, *stores)
+            for kind, name, of in (
+                ("reduce", pairwise, dtype),
+                ("reduce_final", "avg_final" if op == "avg" else op, dtype),
+                ("copy", "copy", "uint8"),
+            )
+            for suffix, stores in _STORES.items()
+            if kind != "copy" or simd.NONE in stores
+        }
+
+    def __getattr__(self, name: str) -> int:
+        if name.startswith("_") or name not in self._kernels:
+            raise AttributeError(name)
+        address = _compiled(simd.elementwise, *self._kernels[name]).address
+        setattr(self, name, address)
+        return address
+
+    @property
+    def compiled(self) -> dict[str, int]:
+        """The addresses asked for so far, by name."""
+        return {name: vars(self)[name] for name in self._kernels if name in vars(self)}
 
 
 # functools.cache lets two threads compile the same kernel and keeps one of the two: the other's address would dangle.
@@ -79,16 +99,8 @@ def _compiled(factory: Callable, *arguments):
         return _compiled_once(factory, *arguments)
 
 
-_ONE = [(simd.PLAIN, simd.NONE), (simd.STREAM, simd.NONE)]
-_BOTH = [(simd.PLAIN, simd.PLAIN), (simd.STREAM, simd.STREAM), (simd.PLAIN, simd.STREAM)]
-
-
-def _addresses(op: str, dtype: str, stores: list[tuple[str, str]]) -> list[int]:
-    return [_compiled(simd.elementwise, op, dtype, *how).address for how in stores]
-
-
 def pointers(op: str, dtype: str | DType) -> Pointers:
-    """The kernels for `op` (dtypes.OPS) on `dtype` (either name), compiled now if they are not yet.
+    """The kernels for `op` (dtypes.OPS) on `dtype` (either name).
 
     Raises ValueError for an unknown op or dtype.
     """
@@ -97,9 +109,7 @@ def pointers(op: str, dtype: str | DType) -> Pointers:
 
 @cache
 def _pointers(op: str, dtype: str) -> Pointers:
-    pairwise = _addresses("sum" if op == "avg" else op, dtype, _ONE + _BOTH)
-    final = _addresses("avg_final", dtype, _ONE + _BOTH) if op == "avg" else pairwise
-    return Pointers(*pairwise, *final, *_addresses("copy", "uint8", _ONE))
+    return Pointers(op, dtype)
 
 
 def fill_pointer(itemsize: int) -> int:

@@ -146,7 +146,7 @@ def run(args) -> int:
     finished: list = []
     limits: dict = {}
     try:
-        said.progress(0, 0, "starting; the first time, kernels are compiled for this machine (about half a minute)")
+        said.progress(0, 0, "starting; the first time, kernels are compiled for this machine (some seconds)")
         with session_for(options) as session:
             said.silent = not session.is_root
             if out and args.resume and session.is_root and Path(out).exists():

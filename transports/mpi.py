@@ -208,7 +208,9 @@ class MpiCrew:
         machine = self.comm.Split_type(self.MPI.COMM_TYPE_SHARED)  # which --node-size only divides
         masks = machine.allgather(self._left_by_launcher)
         places = affinity.places(set().union(*masks))
-        chosen = affinity.assign(masks, places) if pin else None
+        started = launcher.launch()
+        job = max(len(masks), (started and started.ranks_here) or 0)  # a communicator may be a part of it
+        chosen = affinity.assign(masks, places) if pin and job <= len(places) else None
         if chosen:
             if chosen[machine.rank] is not None:
                 affinity.pin([chosen[machine.rank]])

@@ -156,68 +156,81 @@ def _touches(step, buffer, offset, count, in_place):
     return False
 
 
-@njit(cache=True)
 def _walk(steps, starts, owner, mate, in_place):
-    """Walk all tables in a legal order with vector clocks: seen[r, q] = steps of q that r knows to be finished."""
-    p = len(starts) - 1
-    n = len(steps)
-    seen = np.zeros((p, p), np.int64)
-    position = starts[:-1].copy()
-    done = np.zeros(n, np.bool_)
-    pushable = np.zeros(n, np.bool_)
-    known = np.zeros(n, np.bool_)
-    # Clocks travel with messages; rows of `carried` are handed out and taken back so memory follows what is in flight.
-    carried = np.zeros((max(p, 16), p), np.int64)
-    row_of = np.full(n, -1, np.int64)
+    """Walk all tables in a legal order with vector clocks. Returns (pushable, known, whether it got stuck)."""
+    p, n = len(starts) - 1, len(steps)
+    seen, position, done = np.zeros((p, p), np.int64), starts[:-1].copy(), np.zeros(n, np.bool_)
+    pushable, known = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    # Clocks travel with messages; rows of `carried` are handed out and taken back, so that memory follows what is in flight.
+    carried, row_of = np.zeros((max(p, 16), p), np.int64), np.full(n, -1, np.int64)
     free = np.arange(len(carried))
     n_free = len(free)
+    while True:
+        n_free = _advance(
+            steps, starts, owner, mate, in_place, seen, position, done, pushable, carried, row_of, free, n_free
+        )
+        if n_free > 0:
+            break
+        more = np.arange(len(carried), 2 * len(carried))
+        carried = np.concatenate([carried, np.zeros_like(carried)])
+        n_free, free = (
+            len(more),
+            np.concatenate([more, np.zeros_like(more)]),
+        )  # room for the old rows, once they come back
+    sends = np.flatnonzero(steps["op"] == SEND)
+    meets = mate[sends]
+    known[sends] = seen[owner[sends], owner[meets]] >= meets - starts[owner[meets]] + 1
+    return pushable, known, not done.all()
+
+
+# What follows allocates nothing and assigns no slices: NumPy's functions would be compiled with it, for seconds.
+
+
+@njit(cache=True)
+def _advance(steps, starts, owner, mate, in_place, seen, position, done, pushable, carried, row_of, free, n_free):
+    """Go on until nothing moves any more. seen[r, q] = steps of q that r knows to be finished; free[:n_free]: unused rows of
+    `carried`. Returns n_free, or 0 where a message finds none: then call again with more."""
+    p = len(starts) - 1
     moved = True
     while moved:
         moved = False
         for r in range(p):
             while position[r] < starts[r + 1]:
                 i = position[r]
-                step = steps[i]
-                if step.op == SEND:
+                op = steps[i].op
+                if op == SEND:
+                    if n_free == 0:
+                        return 0
                     m = mate[i]
                     if steps[m].op == RECV:
-                        pushable[i] = _may_push(steps, starts, owner, mate, in_place, seen[r], m)
-                    if n_free == 0:
-                        old = len(carried)
-                        grown = np.zeros((2 * old, p), np.int64)
-                        grown[:old] = carried
-                        carried = grown
-                        free = np.arange(old, 3 * old)  # room for the old rows too, once they come back
-                        n_free = old
+                        pushable[i] = _may_push(steps, starts, owner, mate, in_place, seen, r, m)
                     n_free -= 1
-                    row_of[i] = free[n_free]
-                    carried[row_of[i]] = seen[r]
-                    carried[row_of[i], r] = i - starts[r] + 1
-                elif step.op == RECV or step.op == RECV_REDUCE:
+                    row = free[n_free]
+                    row_of[i] = row
+                    for q in range(p):
+                        carried[row, q] = seen[r, q]
+                    carried[row, r] = i - starts[r] + 1
+                elif op == RECV or op == RECV_REDUCE:
                     m = mate[i]
                     if not done[m]:
                         break
-                    clock = carried[row_of[m]]
+                    row = row_of[m]
                     for q in range(p):
-                        seen[r, q] = max(seen[r, q], clock[q])
-                    free[n_free] = row_of[m]
+                        seen[r, q] = max(seen[r, q], carried[row, q])
+                    free[n_free] = row
                     n_free += 1
                 seen[r, r] = i - starts[r] + 1
                 done[i] = True
                 position[r] += 1
                 moved = True
-    for i in range(n):
-        if steps[i].op == SEND:
-            m = mate[i]
-            known[i] = seen[owner[i], owner[m]] >= m - starts[owner[m]] + 1
-    return pushable, known, not done.all()
+    return n_free
 
 
 @njit(cache=True)
-def _may_push(steps, starts, owner, mate, in_place, clock, receive):
-    """Whether a sender with this clock may already write what `receive` will hold."""
+def _may_push(steps, starts, owner, mate, in_place, seen, sender, receive):
+    """Whether a sender may already write what `receive` will hold."""
     b = owner[receive]
-    finished = clock[b]  # steps of b that the sender knows to be finished
+    finished = seen[sender, b]  # steps of b that the sender knows to be finished
     if finished < 1:
         return False
     to = steps[receive]
@@ -230,7 +243,7 @@ def _may_push(steps, starts, owner, mate, in_place, clock, receive):
         if s - starts[b] + 1 > finished:
             return False
         m = mate[s]
-        if clock[owner[m]] < m - starts[owner[m]] + 1:
+        if seen[sender, owner[m]] < m - starts[owner[m]] + 1:
             return False
     return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,19 +21,20 @@ from ..errors import UserError
 from ..kernels import cpu
 from ..kernels.dtypes import find_dtype
 from .clock import Clock, Timekeeper, stamps_needed
+from .compiling import compile_library_timing, compile_walker, in_turn
 from .fault import Fault
 from .memory import ABORT, SAMPLES_MAX, Arena
 from .program import MODE_NAMES, Causality, Peers, Program, Tuning, causality, lower
 from .tuning import streaming
 from .walker import (
     ABORTED,
-    CLOCK,
     DELAYS,
     OK,
     PACE,
     PACED_NS,
     PACED_START,
     PORTS_FREE,
+    TIME,
     barrier,
     time_block,
     time_library,
@@ -74,6 +76,7 @@ class Post:
     flag: np.ndarray
     peers: Peers
     requests: Callable[[int], None]  # makes room for that many MPI requests
+    clock: np.ndarray | None = None  # the virtual clock's, where the session has one
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ class Session:
         self.job: Job | None = None
         self.programs: list[Program] = []
         self._library: np.ndarray | None = None
+        self._compiled: set[tuple] = set()
         self._plans: dict[tuple, tuple[Schedule, Causality]] = {}
         self.clock = clock
         self._timekeepers: list[Timekeeper] = []
@@ -142,9 +146,8 @@ class Session:
             if clock.ranks != crew.ranks:
                 raise Unavailable(f"the virtual clock is of {clock.ranks} ranks, but there are {crew.ranks}")
             for post in crew.posts:
-                post.state = np.concatenate(
-                    [post.state, np.zeros(PORTS_FREE - len(post.state) + 2 * clock.ports, np.int64)]
-                )
+                post.clock = np.zeros(PORTS_FREE + 2 * clock.ports, np.int64)
+        compile_walker(crew.posts[0])
 
     @property
     def ranks(self) -> int:
@@ -183,6 +186,7 @@ class Session:
             if library is None:
                 raise Unavailable("mpi-native is MPI_Allreduce and needs an MPI job: mpirun -np 2 busbw sweep ...")
             self._library = library(job)
+            compile_library_timing(self.crew.posts[0])
             return
         schedule, known = self._plan(job)
         if schedule.scratch * d.itemsize > self.crew.arena.layout.scratch_bytes:
@@ -209,7 +213,14 @@ class Session:
             post.requests(program.requests)
             return program
 
-        self.programs = [lower_one(post) for post in self.crew.posts]
+        # Lowering compiles the kernels that a program calls; which these are, follows from this.
+        kernels_of = (job.op, d.name, job.algorithm, job.in_place, tuning.streaming)
+        with nullcontext() if kernels_of in self._compiled else in_turn(f"{job.op}-{d.name}"):
+            if kernels_of not in self._compiled:
+                cpu.fill_pointer(d.itemsize)
+                cpu.check_pointer(d)
+            self.programs = [lower_one(post) for post in self.crew.posts]
+        self._compiled.add(kernels_of)
 
     def _plan(self, job: Job) -> tuple[Schedule, Causality]:
         key = (job.algorithm, job.count, job.in_place, job.channels, job.slices)
@@ -275,7 +286,7 @@ class Session:
             if self.fault:
                 self.fault.strike(post.rank, self.nbytes, lambda: self.crew.arena.word(ABORT).value)
             program = self._program_of(post)
-            return walk(program.code[epoch & 1], epoch, post.state, post.mpi, post.flag)
+            return walk(program.code[epoch & 1], epoch, post.state, post.mpi, post.flag, post.clock)
 
         self._all_ok(self.crew.each(work))
 
@@ -305,7 +316,7 @@ class Session:
             else:
                 code = self._program_of(post).code
                 status, late = time_block(
-                    code, epoch, turn, out, samples, inner, rewritten, post.state, post.mpi, post.flag
+                    code, epoch, turn, out, samples, inner, rewritten, post.state, post.mpi, post.flag, post.clock
                 )
             return status, late, out[:samples].copy()
 
@@ -331,22 +342,22 @@ class Session:
             self.turn += 1
             self._all_ok(self.crew.each(lambda post: self._virtual(post, epoch, turn, first + sample, pace)))  # noqa: B023
             for post in self.crew.posts:
-                finish[sample, post.rank] = post.state[CLOCK]
-                wall[sample, post.rank] = post.state[PACED_NS] * 1e-9
+                finish[sample, post.rank] = post.clock[TIME]
+                wall[sample, post.rank] = post.clock[PACED_NS] * 1e-9
         return VirtualTimes(self.crew.combine(finish, "sum"), self.crew.combine(wall, "sum") if pace else None)
 
     def _virtual(self, post: Post, epoch: int, turn: int, sample: int, pace: float) -> int:
         receives = self._timekeepers[self.crew.posts.index(post)].receives
         delays = np.ascontiguousarray(self.clock.delays(post.rank, receives, sample), np.int64)
-        state = post.state
-        state[DELAYS] = delays.ctypes.data
-        state[PACE] = round(pace * 1e9)
+        clock = post.clock
+        clock[DELAYS] = delays.ctypes.data
+        clock[PACE] = round(pace * 1e9)
         if pace:
-            status, state[PACED_START] = barrier(turn, state, post.mpi, post.flag)
+            status, clock[PACED_START] = barrier(turn, post.state, post.mpi, post.flag)
             if status != OK:
                 return status
-        status = walk(self._program_of(post).code[epoch & 1], epoch, state, post.mpi, post.flag)
-        state[DELAYS] = state[PACE] = 0  # for runs without a sample's number
+        status = walk(self._program_of(post).code[epoch & 1], epoch, post.state, post.mpi, post.flag, clock)
+        clock[DELAYS] = clock[PACE] = 0  # for runs without a sample's number
         return status
 
     def _program_of(self, post: Post) -> Program:

@@ -58,16 +58,18 @@ from .program import (
 )
 
 # Fields of a rank's `state`, int64: constants of the session.
-BASE, INDEX, RANKS_HERE, SPINS, WINDOW_NS, STATE = 0, 1, 2, 3, 4, 5
-# Behind them, where the session has a virtual clock (clock.py): the clock, ps; wall-clock ns a virtual second, 0 where it
-# is not paced; the agreed start and how long the all-reduce took in wall-clock time, ns; the address of the delays; then
-# for each port when it is free to send and to receive, ps.
-CLOCK, PACE, PACED_START, PACED_NS, DELAYS, PORTS_FREE = range(STATE, STATE + 6)
+BASE, INDEX, RANKS_HERE, SPINS, WINDOW_NS = range(5)
+# Fields of a rank's `clock`, int64, where the session has a virtual clock (clock.py): the time, ps; wall-clock ns a virtual
+# second, 0 where it is not paced; the agreed start and how long the all-reduce took in wall-clock time, ns; the address of
+# the delays; then for each port when it is free to send and to receive, ps. Else `clock` is None, and Numba compiles nothing
+# of it.
+TIME, PACE, PACED_START, PACED_NS, DELAYS, PORTS_FREE = range(6)
 # Fields of `mpi`, int64: addresses of library functions and handles; all 0 without MPI.
 (M_ISEND, M_IRECV, M_WAIT, M_TEST, M_BARRIER, M_ALLREDUCE, M_COMM, M_BYTE, M_REQUESTS, M_STATUS, M_FLAG,
  M_BARRIER_COMM, MPI_FIELDS) = range(13)  # fmt: skip
 
 OK, ABORTED, MPI_FAILED = 0, 1, 2
+NO_SEND = np.int64(-1)  # of its type on purpose: for a literal -1 Numba would compile everything once more
 REQUEST_BYTES = 8  # room for one MPI_Request of any library
 
 
@@ -143,22 +145,22 @@ def _hold(until, waiting_slot, state, mpi):
 
 
 @njit(nogil=True, cache=True)
-def _tick(row, stamp, waiting_slot, state, mpi):
+def _tick(row, stamp, waiting_slot, state, mpi, clock):
     """One instruction of the virtual clock (clock.py). Returns OK, ABORTED or MPI_FAILED."""
     kind = row[KIND]
-    t = state[CLOCK]
+    t = clock[TIME]
     if kind == CLOCK_WORK:
-        state[CLOCK] = t + row[CLOCK_WORK_PS]
+        clock[TIME] = t + row[CLOCK_WORK_PS]
         return OK
     if kind == CLOCK_BEGIN:
-        state[CLOCK] = 0
-        for i in range(PORTS_FREE, len(state)):
-            state[i] = 0
-        if state[PACE] == 0:
+        clock[TIME] = 0
+        for i in range(PORTS_FREE, len(clock)):
+            clock[i] = 0
+        if clock[PACE] == 0:
             return OK
-        if state[PACED_START] == 0:
-            state[PACED_START] = clock_ns()
-        return _hold(state[PACED_START], waiting_slot, state, mpi)
+        if clock[PACED_START] == 0:
+            clock[PACED_START] = clock_ns()
+        return _hold(clock[PACED_START], waiting_slot, state, mpi)
     if row[WAIT] != 0:
         target = stamp + row[WAIT_K]
         if load_acquire(row[WAIT]) < target:
@@ -169,28 +171,28 @@ def _tick(row, stamp, waiting_slot, state, mpi):
     in_free = out_free + 1
     said = t
     if kind == CLOCK_SEND:
-        t = max(t + row[CLOCK_OVERHEAD], state[out_free])
-        state[out_free] = t + row[CLOCK_HOLD]
+        t = max(t + row[CLOCK_OVERHEAD], clock[out_free])
+        clock[out_free] = t + row[CLOCK_HOLD]
         said = t + row[CLOCK_LATENCY]
     elif kind == CLOCK_RECV:
-        arrived = max(load_acquire(row[CLOCK_VALUE]), state[in_free]) + row[CLOCK_HOLD]
-        state[in_free] = arrived
-        if state[DELAYS] != 0:
-            arrived += load_acquire(state[DELAYS] + 8 * row[CLOCK_INDEX])
-        if state[PACE] != 0:
-            status = _hold(_due(arrived, state), waiting_slot, state, mpi)
+        arrived = max(load_acquire(row[CLOCK_VALUE]), clock[in_free]) + row[CLOCK_HOLD]
+        clock[in_free] = arrived
+        if clock[DELAYS] != 0:
+            arrived += load_acquire(clock[DELAYS] + 8 * row[CLOCK_INDEX])
+        if clock[PACE] != 0:
+            status = _hold(_due(arrived, clock), waiting_slot, state, mpi)
             if status != OK:
                 return status
         t = max(t, arrived) + row[CLOCK_OVERHEAD] + row[CLOCK_WORK_PS]
         said = t
     elif kind == CLOCK_AFTER:
         t = max(t, load_acquire(row[CLOCK_VALUE]) + row[CLOCK_LATENCY])
-    elif state[PACE] != 0:  # CLOCK_END
-        status = _hold(_due(t, state), waiting_slot, state, mpi)
+    elif clock[PACE] != 0:  # CLOCK_END
+        status = _hold(_due(t, clock), waiting_slot, state, mpi)
         if status != OK:
             return status
-        state[PACED_NS] = clock_ns() - state[PACED_START]
-    state[CLOCK] = t
+        clock[PACED_NS] = clock_ns() - clock[PACED_START]
+    clock[TIME] = t
     if row[POST] != 0:
         store_release(row[POST], said)
         if row[POST_K] != 0:
@@ -199,16 +201,16 @@ def _tick(row, stamp, waiting_slot, state, mpi):
 
 
 @njit(nogil=True, cache=True)
-def _due(virtual, state):
+def _due(virtual, clock):
     """The wall-clock ns at which the virtual time, ps, has come."""
-    return state[PACED_START] + np.int64(np.ceil(virtual * 1e-12 * state[PACE]))
+    return clock[PACED_START] + np.int64(np.ceil(virtual * 1e-12 * clock[PACE]))
 
 
 @njit(nogil=True, cache=True)
-def walk(code, epoch, state, mpi, flag):
+def walk(code, epoch, state, mpi, flag, clock):
     """Run one all-reduce. code: int64 [rows, COLUMNS] of this epoch's parity; returns OK, ABORTED or MPI_FAILED."""
     stamp = epoch << EPOCH_SHIFT
-    waiting_slot = -1  # a send still under way, to be driven while we wait for something else
+    waiting_slot = NO_SEND  # a send still under way, to be driven while we wait for something else
     for i in range(code.shape[0]):
         row = code[i]
         kind = row[KIND]
@@ -237,9 +239,9 @@ def walk(code, epoch, state, mpi, flag):
             if status != OK:
                 return status
             if waiting_slot == row[SLOT]:
-                waiting_slot = -1
-        else:
-            status = _tick(row, stamp, waiting_slot, state, mpi)
+                waiting_slot = NO_SEND
+        elif clock is not None:
+            status = _tick(row, stamp, waiting_slot, state, mpi, clock)
             if status != OK:
                 return status
     return OK
@@ -257,7 +259,7 @@ def barrier(turn, state, mpi, flag):
     base, n, index = state[BASE], state[RANKS_HERE], state[INDEX]
     if index == 0:
         for r in range(1, n):
-            status = _wait(base + RANK_LINES + r * RANK_CONTROL + ARRIVED, turn, state, mpi, -1, r)
+            status = _wait(base + RANK_LINES + r * RANK_CONTROL + ARRIVED, turn, state, mpi, NO_SEND, r)
             if status != OK:
                 return status, 0
         start = clock_ns() + state[WINDOW_NS] if state[WINDOW_NS] > 0 else 0
@@ -265,7 +267,7 @@ def barrier(turn, state, mpi, flag):
         store_release(base + START, turn)
     else:
         store_release(base + RANK_LINES + index * RANK_CONTROL + ARRIVED, turn)
-        status = _wait(base + START, turn, state, mpi, -1, 0)
+        status = _wait(base + START, turn, state, mpi, NO_SEND, np.int64(0))
         if status != OK:
             return status, 0
         start = load_acquire(base + START + 8)
@@ -280,7 +282,7 @@ def _rewrite(fresh):
 
 
 @njit(nogil=True, cache=True)
-def time_block(code, epoch, turn, samples, n, inner, fresh, state, mpi, flag):
+def time_block(code, epoch, turn, samples, n, inner, fresh, state, mpi, flag, clock):
     """Time `n` samples of `inner` back-to-back all-reduces each.
 
     code: int64 [2, rows, COLUMNS]; epoch: number of the first all-reduce; turn: number of the first barrier;
@@ -304,7 +306,7 @@ def time_block(code, epoch, turn, samples, n, inner, fresh, state, mpi, flag):
             spin_hint()
             now = clock_ns()
         for _ in range(inner):
-            status = walk(code[epoch & 1], epoch, state, mpi, flag)
+            status = walk(code[epoch & 1], epoch, state, mpi, flag, clock)
             if status != OK:
                 return status, late
             epoch += 1

@@ -198,11 +198,11 @@ def test_an_abort_frees_ranks_that_wait_for_each_other():
         if post.rank == 1:
             time.sleep(1.0)
             return None
-        return walk(program.code[1], 1, post.state, post.mpi, post.flag)
+        return walk(program.code[1], 1, post.state, post.mpi, post.flag, None)
 
     with pytest.raises(Stalled, match="rank 1"):
         crew.each(work)
-    assert walk(program.code[1], 1, crew.posts[0].state, crew.posts[0].mpi, crew.posts[0].flag) == ABORTED
+    assert walk(program.code[1], 1, crew.posts[0].state, crew.posts[0].mpi, crew.posts[0].flag, None) == ABORTED
     crew.close()
 
 
