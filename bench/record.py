@@ -12,8 +12,12 @@ seconds, sizes in bytes, bandwidths in bytes per second unless a key says GB/s.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import stat
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from ..collectives.collective import COLLECTIVES
 from ..errors import UserError
 
 SCHEMA = "busbw.result/1"
+LINE_BEGINS = b'{"schema":"busbw.result/'
 MAX_FILE_BYTES = 1 << 30
 MAX_LINE_BYTES = 64 << 20
 INTEGER_MAX = 1 << 60
@@ -125,45 +130,88 @@ class ResultFile:
     notes: list[str]
 
 
-def claim(path: Path, *, resume: bool | None = None) -> str:
-    """Make the folder of a result file to be written, and try to write, so that a sweep does not fail at its first record.
+def result_path(text: str, stem: str) -> Path:
+    """The result file that --out names: that very file, or a new one called after `stem` and the time in that folder."""
+    path = Path(text)
+    if path.is_dir() or text.endswith("/"):
+        return path / time.strftime(f"{stem}-%Y%m%d-%H%M%S.jsonl")
+    return path
 
-    resume: whether the file may have records already; None: the command has no --resume. Raises UserError.
+
+@contextlib.contextmanager
+def claimed(path: Path, *, resume: bool | None = None):
+    """Hold a result file to be written; gives its path as text.
+
+    Its folder is made, and writing is tried, so that a sweep does not fail at its first record. A second run that would write
+    into it is refused as long as this one lives, and a file that stayed empty is taken away again. resume: whether the
+    file may have records already; None: the command has no --resume. Raises UserError.
     """
-    if path.exists() and path.stat().st_size and not resume:
+    if path.is_file() and path.stat().st_size and not resume:
         other = "name another file" if resume is None else "add --resume to go on from it, or name another file"
         raise UserError(f"--out {path}: exists; {other}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab"):
-            pass
+        held = open(path, "ab")  # noqa: SIM115  closed below
     except OSError as e:
         raise UserError(f"--out {path}: cannot be written: {e.strerror}; name a file in a folder of yours") from None
-    return str(path)
+    with held:
+        try:
+            if _regular(held.fileno()):
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--out {path}: another run is writing it; name another file, or wait for its end"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield str(path)
+        finally:
+            if path.is_file() and not path.stat().st_size:
+                path.unlink()
+
+
+def _regular(descriptor: int) -> bool:
+    return stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
 def append(path: str | os.PathLike, line: str) -> None:
     """Append one line and flush it to the system, so that a kill afterwards cannot lose it.
 
-    A file that ends in a cut line is first ended with a newline, so that the cut line stays alone.
+    A file that ends in a cut line is first ended with a newline, so that the cut line stays alone. Where the line does not
+    fit, what came before it stays as it was, and UserError is raised, with the system's as its context (errors.no_room).
     """
-    with open(path, "a+b") as f:
-        end = f.seek(0, os.SEEK_END)
-        if end:
-            f.seek(end - 1)
-            if f.read(1) != b"\n":
-                line = "\n" + line
-        f.write(line.encode() + b"\n")
-        f.flush()
-        os.fsync(f.fileno())
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            _append(descriptor, line.encode() + b"\n", _regular(descriptor))
+        finally:
+            os.close(descriptor)
+    except OSError as e:
+        raise UserError(f"{path}: cannot be written: {e.strerror}; what it held is still there") from None
+
+
+def _append(descriptor: int, line: bytes, regular: bool) -> None:
+    end = os.lseek(descriptor, 0, os.SEEK_END) if regular else 0
+    if end and os.pread(descriptor, 1, end - 1) != b"\n":
+        line = b"\n" + line
+    try:
+        while line:
+            line = line[os.write(descriptor, line) :]
+        if regular:
+            os.fsync(descriptor)
+    except OSError:
+        if regular:
+            os.ftruncate(descriptor, end)
+        raise
 
 
 def limits_line(limits: dict, run: str) -> str:
     return json.dumps({"schema": SCHEMA, "kind": "limits", "run": run, "limits": limits}, separators=(",", ":"))
 
 
-def read(path: str | os.PathLike) -> ResultFile:
-    """Read a result file.
+def read(path: str | os.PathLike, *, unfinished: bool = False) -> ResultFile:
+    """Read a result file. unfinished: it may be without a record, since a run ended before its first.
 
     Raises RecordError for a file that is missing, empty, too large, of another schema version or not a result file.
     """
@@ -186,14 +234,14 @@ def read(path: str | os.PathLike) -> ResultFile:
             value = json.loads(raw)
         except (ValueError, RecursionError):
             # Only a line that a kill cut short may be passed over: the last of the file, or the last before a --resume.
-            if raw.startswith(b'{"schema":"busbw.result/'):
+            if raw.startswith(LINE_BEGINS) or LINE_BEGINS.startswith(raw):
                 result.notes.append(f"{path}:{number}: passed over a line cut short")
                 continue
             raise RecordError(
                 f"{path}:{number}: not a busbw result line; accepted is a file written by busbw sweep --out ({SCHEMA})"
             ) from None
         _take(result, value, f"{path}:{number}")
-    if not result.records:
+    if not result.records and not unfinished:
         raise RecordError(f"{path}: holds no finished measurement; write one with busbw sweep --out {path}")
     return result
 

@@ -12,12 +12,14 @@ Not counted: the all-reduces and all-to-alls inside a copy (tensor and expert pa
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
+from .cards.yamltree import Branch, read
 
 _HERE = Path(__file__).parent / "workloads"
 MAX_BYTES = 64 << 10
@@ -111,22 +113,7 @@ def load(name_or_path: str | Path) -> Workload:
 
 
 def _read(path: Path) -> Workload:
-    import yaml
-
-    try:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: more than {MAX_BYTES >> 10} KiB; accepted: a workload (some 2 KiB)")
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UserError:
-        raise
-    except OSError as e:
-        raise UserError(f"{path}: {e.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as e:
-        raise UserError(f"{path}: not a workload in YAML: {' '.join(str(e).split())[:120]}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: no keys; accepted: a workload in YAML")
+    value = _plain(read(path, what="a workload", most=MAX_BYTES))
     title = value.pop("title", None)
     if not isinstance(title, str) or not 0 < len(title) <= 200:
         raise UserError(f"{path}: title: accepted: a line of at most 200 characters")
@@ -146,13 +133,21 @@ def _read(path: Path) -> Workload:
     return Workload(path.stem, title, figures)
 
 
+def _plain(branch: Branch):
+    """A branch of the file as texts, lists and mappings."""
+    if isinstance(branch.value, dict):
+        return {key: _plain(part) for key, part in branch.value.items()}
+    return [_plain(part) for part in branch.value] if isinstance(branch.value, list) else branch.value
+
+
 def _figure(leaf: object, key: str, most: int, path: Path) -> Figure:
     if not isinstance(leaf, dict) or not set(leaf) <= {"value", "status", "source", "how"}:
         raise UserError(f"{path}: {key}: accepted: {{value: ..., status: known|estimated, source: ..., how: ...}}")
-    value, status = leaf.get("value"), leaf.get("status")
+    text, status = leaf.get("value"), leaf.get("status")
     least = 0 if key in ("parameters.others", "bucket.each_rank") else 1
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise UserError(f"{path}: {key}: {str(value)[:40]!r}; accepted: a whole number from {least} to {most}")
+    whole = isinstance(text, str) and re.fullmatch(r"[0-9](_?[0-9]){0,20}", text)
+    if not whole or not least <= int(text) <= most:
+        raise UserError(f"{path}: {key}: {str(text)[:40]!r}; accepted: a whole number from {least} to {most}")
     if status not in STATUSES:
         raise UserError(f"{path}: {key}: status {str(status)[:40]!r}; accepted: {', '.join(STATUSES)}")
     for name in ("source", "how"):
@@ -160,7 +155,7 @@ def _figure(leaf: object, key: str, most: int, path: Path) -> Figure:
             not leaf.get(name) and (name == "source" or status == "estimated")
         ):
             raise UserError(f"{path}: {key}: no {name}; every figure has a source, and an estimated one says how")
-    return Figure(value, status, leaf["source"], leaf.get("how", ""))
+    return Figure(int(text), status, leaf["source"], leaf.get("how", ""))
 
 
 def group_ranks(gpus: int, shards: int) -> int:

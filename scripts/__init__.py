@@ -6,12 +6,14 @@ Nothing heavy is imported before a command runs, so that --help is quick.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
 import sys
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import UserError, no_room
 from ..transports import watchdog
 from ..transports.launcher import launched
 
@@ -31,7 +33,7 @@ COMMANDS = (
 
 MODULES = {"import": "import_log"}  # where the command's name is a word of Python
 
-EXIT_WRONG, EXIT_USAGE, EXIT_STALLED, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_WRONG, EXIT_USAGE, EXIT_STALLED, EXIT_NO_ROOM, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
 
 TRACEBACK = "BUSBW_TRACEBACK"
 
@@ -58,13 +60,15 @@ class _Parser(argparse.ArgumentParser):
         fail(self.prog, f"{message} (see {self.prog} --help)")
 
 
-def fail(program: str, message: str) -> None:
-    """Say what is wrong in one line, once a job, and exit with code 2."""
+def fail(program: str, message: str, code: int = EXIT_USAGE) -> None:
+    """Say what is wrong in one line, once a job, and exit with that code."""
     line = f"{program}: {message}"
     if launched():
-        watchdog.of_this_process().end(line, EXIT_USAGE, shared=True)
+        watchdog.of_this_process().end(
+            line, code, shared=code == EXIT_USAGE
+        )  # only the rank that writes knows of no room
     sys.stderr.write(f"{line}\n")
-    sys.exit(EXIT_USAGE)
+    sys.exit(code)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,26 +91,34 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The console command `busbw`. Returns the exit code: 0; 1 wrong results; 2 bad usage; 3 stalled; 130 Ctrl-C."""
+    """The console command `busbw`. Returns the exit code: 0; 1 wrong results; 2 bad usage; 3 stalled; 4 no room left to write;
+    130 Ctrl-C."""
     guard = watchdog.of_this_process() if launched() else None  # before anything that takes time
-    args, unknown = parser().parse_known_args(arguments)
-    program = f"busbw {args.command}"
-    if unknown:
-        fail(program, f"unrecognized arguments: {' '.join(unknown)} (see {program} --help)")
-    if guard:
-        guard.phase = "loading"
-        guard.timeout = max(getattr(args, "timeout", guard.timeout), watchdog.TIMEOUT_MIN)
+    program = "busbw"
     try:
-        return args.run(args)
+        with _flushed():
+            args, unknown = parser().parse_known_args(arguments)
+            program = f"busbw {args.command}"
+            if unknown:
+                fail(program, f"unrecognized arguments: {' '.join(unknown)} (see {program} --help)")
+            if guard:
+                guard.phase = "loading"
+                guard.timeout = max(getattr(args, "timeout", guard.timeout), watchdog.TIMEOUT_MIN)
+            return args.run(args)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; so do we, quietly
+        _to_nowhere()  # the reader left; so do we, quietly
         return 0
     except (UserError, MemoryError) as e:
-        fail(program, str(e) or "out of memory")
+        if no_room(e):
+            _to_nowhere()
+        fail(program, str(e) or "out of memory", EXIT_NO_ROOM if no_room(e) else EXIT_USAGE)
     except Exception as e:
+        if isinstance(e, OSError) and no_room(e):
+            _to_nowhere()
+            fail(program, f"{e.filename or 'the output'} cannot be written: {e.strerror}", EXIT_NO_ROOM)
         if not guard or os.environ.get(TRACEBACK):
             raise
         # The other ranks wait for this one: end the job, and do not bury why under their tracebacks.
@@ -116,3 +128,20 @@ def main(arguments: list[str] | None = None) -> int:
             EXIT_WRONG,
         )
     return EXIT_USAGE
+
+
+@contextlib.contextmanager
+def _flushed():
+    """Have what was printed written before the exit code is settled, not by the interpreter afterwards."""
+    try:
+        yield
+    except SystemExit:  # of --help and --version, too
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def _to_nowhere() -> None:
+    """Let what is still to be printed vanish: the interpreter would complain of it once more."""
+    with contextlib.suppress(io.UnsupportedOperation):  # a caller's stdout that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

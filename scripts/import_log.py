@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what was read. Returns 0; 1 where no log had a table or pairs. Raises UserError."""
-    from ..bench.record import append, claim
+    from ..bench.record import append, claimed
     from ..errors import UserError
     from ..interchange.logs import read, read_stream
     from ..interchange.logs.collective import collective
@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
         rows = [r for f in found for r in f.records]
         if not rows:
             raise UserError(f"-o {args.output}: no log has a time of a collective, so there is nothing to write")
-        claim(Path(args.output))
-        for record in rows:
-            append(args.output, record.to_json())
+        with claimed(Path(args.output)):
+            for record in rows:
+                append(args.output, record.to_json())
         for note in (
             n for f in found for n in f.notes if "rows have no time" in n or ("left out" in n and "rows of a" in n)
         ):

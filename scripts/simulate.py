@@ -7,6 +7,7 @@ if not __package__:
 
     run_as_module(__file__)
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..errors import UserError
@@ -202,13 +203,19 @@ def _threads() -> int:
 
 def _sweep(args, system, options, pool) -> int:
     from ..bench import modelled
-    from ..bench.record import claim
+    from ..bench.record import claimed, result_path
+
+    modelled.check_memory(system, options)
+    with claimed(result_path(args.out, "simulate")) if args.out else nullcontext() as out:
+        return _swept(args, system, options, pool, out)
+
+
+def _swept(args, system, options, pool, out: str | None) -> int:
+    from ..bench import modelled
     from ..bench.summary import words
     from ..bench.table import footer, header, row
     from ..kernels.dtypes import find_dtype
 
-    modelled.check_memory(system, options)
-    out = claim(Path(args.out)) if args.out else None
     said = ProgressLine(not args.quiet, every=0.1, settle=1.0)
     print(_preamble(system, options, pool, args.set), flush=True)
     lines = header().split("\n")

@@ -7,10 +7,10 @@ if not __package__:
 
 import os
 import sys
-import time
+from contextlib import nullcontext
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, no_room
 from ._progress import ProgressLine
 
 HELP = "measure all-reduce bandwidth over message sizes"
@@ -32,7 +32,7 @@ examples:
   busbw sweep --fabric memphis-b200-cx8-300k --ranks 32   real ranks and data, the time of that network
 
 sizes take K, M and G as powers of two. exit codes: 0 fine, 1 wrong results, 2 bad usage, 3 a rank died or stalled,
-130 Ctrl-C (what was finished is in the table and the file)."""
+4 no room left to write, 130 Ctrl-C (what was finished is in the table and the file)."""
 
 RESULT_FOLDER = "busbw-results"
 
@@ -120,7 +120,9 @@ def add_arguments(parser) -> None:
     ))  # fmt: skip
 
     output = parser.add_argument_group("output")
-    output.add_argument("--out", metavar="FILE", help=f"result file (default: a new one in {RESULT_FOLDER}/)")
+    output.add_argument("--out", metavar="FILE", help=(
+        f"result file, or a folder for a new one (default: {RESULT_FOLDER}/)"
+    ))  # fmt: skip
     output.add_argument("--resume", action="store_true", help="go on from the records that --out already holds")
     output.add_argument("--no-out", action="store_true", help="write no file, picture or report")
     output.add_argument("--no-report", action="store_true", help="write the result file only")
@@ -129,18 +131,23 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> int:
+    from ..bench.options import checked
+    from ..transports import launcher
+
+    options = checked(_options(args), mpi=launcher.launched())
+    with _result_file(args) as out:
+        _check_json(args)
+        return _measured(args, options, out)
+
+
+def _measured(args, options, out: str | None) -> int:
     from ..bench import record
     from ..bench.opening import session_for
-    from ..bench.options import checked
     from ..bench.resume import resumable
     from ..bench.sweep import sweep
     from ..bench.table import footer, header, row
-    from ..transports import launcher
     from ..transports.session import Stalled
 
-    options = _options(args)
-    options = checked(options, mpi=launcher.launched())
-    out = _result_path(args)
     said = _Speaker(args.quiet)
     done: list = []
     finished: list = []
@@ -149,8 +156,8 @@ def run(args) -> int:
         said.progress(0, 0, "starting; the first time, kernels are compiled for this machine (some seconds)")
         with session_for(options) as session:
             said.silent = not session.is_root
-            if out and args.resume and session.is_root and Path(out).exists():
-                done = resumable(record.read(out), options, session.ranks)
+            if out and args.resume and session.is_root:
+                done = resumable(record.read(out, unfinished=True), options, session.ranks)
             keys = session.crew.agree([[r.algorithm, r.size_bytes, r.dtype, r.op] for r in done])
             said.line(_preamble(options, session, out, len(done)))
             named = len(options.algorithms) > 1
@@ -165,9 +172,12 @@ def run(args) -> int:
         raise
     except UserError:
         said.clear()
-        if out and not said.silent and Path(out).stat().st_size == 0:
-            Path(out).unlink()
         raise
+    except OSError as e:
+        if not no_room(e):
+            raise
+        kept = f"; {len(finished)} finished sizes are kept in {out}" if out else ""
+        raise UserError(f"the table cannot be written: {e.strerror}{kept}") from None
     except Stalled as e:
         said.clear()
         sys.stderr.write(f"busbw sweep: {e}; {len(finished)} finished sizes are kept{f' in {out}' if out else ''}\n")
@@ -240,22 +250,42 @@ def _options(args):
     )
 
 
-def _result_path(args) -> str | None:
-    """The result file, its folder made and tried, so that a sweep does not fail at its first record."""
+def _result_file(args):
+    """A context that holds the result file and gives its path, on the first rank; None for --no-out."""
     if args.no_out:
         if args.out or args.resume:
             raise UserError("--no-out goes with neither --out nor --resume")
-        return None
+        return nullcontext()
     if args.resume and not args.out:
         raise UserError("--resume needs --out FILE, the file to go on from")
     from ..transports import launcher
 
     if launcher.launched_rank() != 0:
-        return args.out or "the first rank's"
-    from ..bench.record import claim
+        return nullcontext(args.out or "the first rank's")
+    from ..bench.record import claimed, result_path
 
-    path = Path(args.out) if args.out else Path(RESULT_FOLDER) / time.strftime("sweep-%Y%m%d-%H%M%S.jsonl")
-    return claim(path, resume=args.resume)
+    path = result_path(args.out or f"{RESULT_FOLDER}/", "sweep")
+    if args.resume and path != Path(args.out):
+        raise UserError(f"--resume with --out {args.out}: a folder; accepted: the file to go on from")
+    return claimed(path, resume=args.resume)
+
+
+def _check_json(args) -> None:
+    """Make -J's folder and try to write, before anything is measured."""
+    from ..transports import launcher
+
+    if not args.json or launcher.launched_rank() != 0:
+        return
+    path = Path(args.json)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        there = path.exists()
+        with open(path, "ab"):
+            pass
+        if not there:
+            path.unlink()
+    except OSError as e:
+        raise UserError(f"-J {path}: cannot be written: {e.strerror}; name a file in a folder of yours") from None
 
 
 def _preamble(options, session, out, resumed: int) -> str:

@@ -19,33 +19,33 @@ class Branch(NamedTuple):
     value: object  # str, list[Branch] or dict[str, Branch]
 
 
-def read(path: Path) -> Branch:
-    """The mapping that a file holds. Raises UserError that names the file and the line."""
+def read(path: Path, *, what: str = "a system card", most: int = MAX_BYTES) -> Branch:
+    """The mapping that a file of `most` bytes at most holds. what: it is said to be. Raises UserError that names file and line."""
     import yaml
 
     try:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
         with path.open("rb") as f:
-            raw = f.read(MAX_BYTES + 1)
+            raw = f.read(most + 1)
     except OSError as e:
         raise UserError(f"{path}: {e.strerror}") from None
-    if len(raw) > MAX_BYTES:
-        raise UserError(f"{path}: more than {MAX_BYTES // 1024} KiB; accepted: a system card (some 10 KiB)")
+    if len(raw) > most:
+        raise UserError(f"{path}: more than {most // 1024} KiB; accepted: {what} (a few KiB)")
     try:
         text = raw.decode()
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; accepted: a system card in YAML") from None
+        raise UserError(f"{path}: not UTF-8 text; accepted: {what} in YAML") from None
     try:
         events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return _tree(events, path)
+        return _tree(events, path, what)
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not YAML: {' '.join(str(getattr(e, 'problem', None) or e).split())}") from None
 
 
-def _tree(events, path: Path) -> Branch:
+def _tree(events, path: Path, what: str) -> Branch:
     import yaml
 
     top: list[Branch] = []
@@ -88,5 +88,5 @@ def _tree(events, path: Path) -> Branch:
                 raise UserError(f"{where}: nested deeper than {MAX_DEPTH} levels")
             stack.append((node, []))
     if not top or not isinstance(top[0].value, dict):
-        raise UserError(f"{path}: no keys; accepted: a system card in YAML")
+        raise UserError(f"{path}: no keys; accepted: {what} in YAML")
     return top[0]

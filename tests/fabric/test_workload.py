@@ -3,6 +3,7 @@
 import pytest
 from busbw.errors import UserError
 from busbw.fabric import workload
+from busbw.fabric.cards import card
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,9 +73,9 @@ def text_of(name="grok-1"):
         (lambda t: t.replace("value: 64\n", "value: -64\n", 1), "shards: '-64'"),
         (lambda t: t.replace("status: estimated", "status: guessed", 1), "status 'guessed'"),
         (lambda t: t.replace("shards:", "shard:", 1), "unknown key 'shard'"),
-        (lambda t: t.replace("value: 64\n", "value: !!python/object/apply:os.system [ls]\n", 1), "not a workload"),
+        (lambda t: t.replace("value: 64\n", "value: !!python/object/apply:os.system [ls]\n", 1), "the tag"),
         (lambda t: t.replace("title:", "name:", 1), "title"),
-        (lambda t: "[" * 5000, "not a workload"),
+        (lambda t: "[" * 5000, "nest"),
         (lambda t: "- 1", "no keys"),
         (lambda t: t + "#" * (1 << 17), "more than 64 KiB"),
         (lambda t: t.replace("value: 64\n", "value: 1e3\n", 1), "whole number"),
@@ -86,6 +87,25 @@ def test_bad_files_are_refused_by_name(tmp_path, change, message):
     with pytest.raises(UserError, match=r"mine\.yaml") as e:
         workload.load(path)
     assert message in str(e.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 4096, "{a: " * 1024, "{[: " * 1024, "- " * 2048, "? " * 2048])
+@pytest.mark.parametrize("quick_parser", [True, False])
+def test_deep_nesting_is_refused_at_once(tmp_path, monkeypatch, text, quick_parser):
+    """By the processor's time, which other programs do not lengthen; PyYAML may be there without its C parser."""
+    import time
+
+    import yaml
+
+    if not quick_parser:
+        monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    path = tmp_path / "deep.yaml"
+    path.write_text(text)
+    for load in (workload.load, card.load):
+        before = time.process_time()
+        with pytest.raises(UserError, match=r"deep\.yaml"):
+            load(path)
+        assert time.process_time() - before < 0.2
 
 
 def test_an_unknown_name_hints_at_the_nearest():
