@@ -22,6 +22,7 @@ from .sizes import sweep_sizes
 
 DEFAULT_ALGORITHMS = ("ring", "tree")
 SEED_MAX = 2**63 - 1
+SECONDS_MAX = 1e6
 PACE_MIN, PACE_MAX = 1e-3, 1e9  # wall-clock seconds a virtual second
 FABRIC_OPTIONS = {
     "overrides": "--set",
@@ -103,10 +104,10 @@ def checked(options: Options, *, mpi: bool) -> Options:
             raise OptionError(f"{name} {value}: accepted are 1 to 1024")
     if options.transport not in ("auto", "shared", "mpi"):
         raise OptionError(f"--transport {options.transport}: accepted are auto, shared, mpi")
-    if options.effort.budget <= 0:
-        raise OptionError(f"--budget {options.effort.budget:g}: accepted are seconds above 0")
-    if options.timeout <= 0:
-        raise OptionError(f"--timeout {options.timeout:g}: accepted are seconds above 0")
+    if not 0 < options.effort.budget < SECONDS_MAX:
+        raise OptionError(f"--budget {options.effort.budget:g}: accepted are seconds above 0, up to {SECONDS_MAX:g}")
+    if not 0 < options.timeout < SECONDS_MAX:
+        raise OptionError(f"--timeout {options.timeout:g}: accepted are seconds above 0, up to {SECONDS_MAX:g}")
     if options.effort.iterations is not None and not 1 <= options.effort.iterations <= 4096:
         raise OptionError(f"-n {options.effort.iterations}: accepted are 1 to 4096 iterations")
     if options.effort.warmup is not None and not 0 <= options.effort.warmup <= 4096:
@@ -198,10 +199,14 @@ def _check_fabric(options: Options, algorithms: tuple[str, ...]) -> None:
 
 
 def _expand(names: tuple[str, ...], everything: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError(f"an empty list; accepted: {', '.join(everything)}, all")
     return everything if "all" in names else tuple(dict.fromkeys(names))
 
 
 def _names(names, accepted, everything, what) -> tuple[str, ...]:
+    if not names:
+        raise ValueError(f"no {what} is named; accepted: {', '.join(accepted)}, all")
     for name in names:
         if name != "all" and name not in accepted:
             import difflib

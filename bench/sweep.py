@@ -43,7 +43,10 @@ def sweep(
     on_limits: told the memory's limits once measured.
     """
     crew = session.crew
-    env = environment(sorted(set(getattr(crew, "hosts", [])) or {os.uname().nodename}), getattr(crew, "library", None))
+    hosts = list(getattr(crew, "hosts", [])) or [os.uname().nodename] * session.ranks
+    env = environment(sorted(set(hosts)), getattr(crew, "library", None))
+    if len(set(hosts)) > 1:
+        env["rank_hosts"] = hosts
     on_gpu = options.backend != "cpu"
     if not on_gpu:
         env["rank_cores"] = crew.masks
@@ -56,10 +59,10 @@ def sweep(
     finished = {_key(r): r for r in done}
     skip = {tuple(key) for key in done_keys} | set(finished)
     cells = [
-        (size, dtype, op, algorithm)
+        (count, dtype, op, algorithm)
         for dtype in options.dtypes
         for op in options.ops
-        for size in options.sizes()
+        for count in dict.fromkeys(size // find_dtype(dtype).itemsize for size in options.sizes())
         for algorithm in options.algorithms
     ]
     chooser = Chooser(options, session)
@@ -69,9 +72,8 @@ def sweep(
         progress(0, len(cells), "the memory's limits")
         crew.activity = "measuring the memory's limits"
         limits = gpu.measure_limits(session) if on_gpu else measure_limits(session)
-    for index, (size, dtype, op, algorithm) in enumerate(cells):
+    for index, (count, dtype, op, algorithm) in enumerate(cells):
         d = find_dtype(dtype)
-        count = size // d.itemsize
         key = (algorithm, count * d.itemsize, dtype, op)
         if key in skip:
             if key in finished:
@@ -98,7 +100,7 @@ def sweep(
             timings[mode] = measured.timing
             late += measured.late
             samples += len(measured.timing.samples)
-            if limits and size == options.sizes()[-1] and chosen not in REFERENCES:
+            if limits and count == options.sizes()[-1] // d.itemsize and chosen not in REFERENCES:
                 seconds = gpu.least_seconds(session, limits) if on_gpu else least_seconds(session, limits)
                 if seconds:
                     least[f"{algorithm}/{mode}"] = seconds

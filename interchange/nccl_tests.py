@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ FILE_VERSION = 2  # JSON_FILE_VERSION in nccl-tests' src/util.cu
 
 
 def to_json(records: Sequence[Record]) -> dict:
-    """The document that nccl-tests' -J writes, from records of one run.
+    """The document that nccl-tests' -J writes (writeDeviceReport and its neighbours in src/util.cu), from records of one run.
 
-    Times are in microseconds and bandwidths in GB/s, as there; booleans are the strings "true" and "false", as there.
-    Each result has one key more: "algorithm".
+    Times are in microseconds and bandwidths in GB/s, clock times local and without a zone, booleans the strings "true" and
+    "false", as there; what busbw does not know of a device (its process, its PCI address) is null. Each result has one key more:
+    "algorithm".
     """
     first = records[0]
     wrong = sum(t.wrong or 0 for r in records for t in (r.out_of_place, r.in_place) if t)
@@ -28,33 +30,58 @@ def to_json(records: Sequence[Record]) -> dict:
     options = first.options
     step = {"step_bytes": options["step"]} if options.get("step") else {"step_factor": options.get("factor") or 2}
     effort = options.get("effort", {})
+    several = bool(first.environment.get("mpi"))  # processes of a job, each with one rank
     return {
         "version": FILE_VERSION,
-        "start_time": first.environment.get("time"),
-        "end_time": records[-1].time,
+        "start_time": _local(first.environment.get("time")),
         "args": sys.argv,
         "env": [],
         "nccl_version": 0,
-        "devices": [
-            {"rank": r, "group": 0, "hostname": ",".join(first.environment.get("hostnames", [])), "device": r,
-             "device_info": first.environment.get("cpu_model")}
-            for r in range(first.ranks)
-        ],
         "config": {
-            "nthreads": first.ranks,
-            "ngpus": 0,
+            "nthreads": 1 if several else first.ranks,
+            "ngpus": 1,
             "minimum_bytes": options.get("first"),
             "maximum_bytes": options.get("last"),
             **step,
             "warmup_iters": effort.get("warmup"),
             "iterations": effort.get("iterations"),
+            "aggregated_iterations": 1,
             "validation": int(bool(effort.get("check", True))),
+            "graph": 0,
+            "blocking_collectives": "false",
+            "per_iter_timing": "true",
+            "parallel_init": "false",
+            "devices": [_device(first, rank) for rank in range(first.ranks)],
         },
         "results": [_result(r) for r in records],
         "out_of_bounds": {"count": wrong, "okay": "false" if wrong else "true"},
         "average_bus_bandwidth": {"bandwidth": sum(rates) / len(rates), "okay": "unchecked"},
         "errors": [],
+        "end_time": _local(records[-1].time),
     }  # fmt: skip
+
+
+def _local(time: str | None) -> str | None:
+    """A record's ISO 8601 time as nccl-tests writes it: on this machine's clock."""
+    return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else None
+
+
+def _device(record: Record, rank: int) -> dict:
+    """A rank as an entry of "devices". Ranks share GPUs evenly where there are fewer, as transports.device deals them out."""
+    env = record.environment
+    hosts = env.get("rank_hosts") or list(env.get("hostnames") or [None]) * record.ranks
+    gpus = (env.get("gpu") or {}).get("devices") or []
+    index = rank * len(gpus) // record.ranks if gpus and not env.get("mpi") else rank
+    gpu = gpus[index] if index < len(gpus) else {}
+    return {
+        "rank": rank,
+        "group": 0,
+        "pid": None,
+        "hostname": hosts[rank],
+        "device": index,
+        "device_hex": gpu.get("pci_bus_id"),
+        "device_info": gpu.get("name") or env.get("cpu_model"),
+    }
 
 
 def _result(record: Record) -> dict:
@@ -76,6 +103,7 @@ def _result(record: Record) -> dict:
         if timing:
             out[f"{key}_per_iter"] = _per_iteration(timing)
     out["actual_iterations"] = len(record.best.samples) * record.best.inner
+    out["experiment_name"] = record.collective
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -12,7 +13,7 @@ class ProgressLine:
     def __init__(self, shows: bool, *, every: float = 0.0, settle: float = 0.0):
         """shows: whether it is wanted; every: least seconds between two writings; settle: seconds before the time left is
         estimated."""
-        self.shows = shows and sys.stderr.isatty()
+        self.shows = shows and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.every, self.settle = every, settle
         self.started = self.last = time.monotonic()
         self.shown = False

@@ -75,12 +75,18 @@ def run(args: argparse.Namespace) -> int:
     kinds = [args.kind] if args.kind else ["size"] if others else _kinds(results)
     for kind in kinds:
         figure = _figure(kind, results, others)
-        for output in map(Path, args.output or [Path(args.files[0]).with_suffix(f".{args.format}")]):
+        for output in map(Path, args.output or [beside(args.files[0], f".{args.format}", "plot")]):
             # The first picture has the name that was given, the others are named after what they show.
             print(
                 save(figure, output if kind == kinds[0] else output.with_name(f"{output.stem}-{kind}{output.suffix}"))
             )
     return 0
+
+
+def beside(file: str, suffix: str, what: str) -> Path:
+    """Where to write by default: beside a result file, under its name. A picture that is there, such as the sweep's own, stays."""
+    path = Path(file).with_suffix(suffix)
+    return path.with_name(f"{path.stem}-{what}{suffix}") if path.exists() else path
 
 
 def published_series(names: list[str]) -> list:

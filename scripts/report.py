@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .plot import add_ranks
+from .plot import add_ranks, beside
 
 HELP = "write a self-contained HTML report from result files"
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from ..plots.report import report, save
     from .plot import published_series
 
-    output = Path(args.output) if args.output else Path(args.files[0]).with_suffix(".html")
+    output = Path(args.output) if args.output else beside(args.files[0], ".html", "report")
     others = published_series(args.published)
     results = [results_of(path, args.ranks) for path in args.files]
     for result in results:

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ..errors import UserError, no_room
+from . import _nccl_tests
 from ._progress import ProgressLine
 
 HELP = "measure all-reduce bandwidth over message sizes"
@@ -30,6 +31,9 @@ examples:
   busbw sweep --backend cupy --algo ring,tree,nccl   on GPUs, against NCCL
   busbw sweep --out a.jsonl --resume             go on where an interrupted sweep stopped
   busbw sweep --fabric memphis-b200-cx8-300k --ranks 32   real ranks and data, the time of that network
+
+options of nccl-tests that are not named here are accepted where they ask for nothing special (-N 1, -m 1, -y 0, -C 0), and else
+say what busbw has instead.
 
 sizes take K, M and G as powers of two. exit codes: 0 fine, 1 wrong results, 2 bad usage, 3 a rank died or stalled,
 4 no room left to write, 130 Ctrl-C (what was finished is in the table and the file)."""
@@ -58,7 +62,10 @@ def add_arguments(parser) -> None:
     how.add_argument("--backend", default="auto", metavar="WHAT", help=(
         "cpu, cupy or numba-cuda (buffers on GPUs, docs/gpu.md), or auto: a GPU where there is one (default)"
     ))  # fmt: skip
-    how.add_argument("--gpus", type=int, metavar="N", help="take the first N GPUs (default: all, one rank each)")
+    how.add_argument(
+        "-g", "--gpus", "--ngpus", type=int, metavar="N", help="take the first N GPUs (default: all, one rank each)"
+    )
+    _nccl_tests.add_arguments(how)
     how.add_argument("--transport", default="auto", help="auto (shared inside a host, mpi between), shared, mpi")
     how.add_argument("--channels", type=int, default=1, metavar="N", help="independent rings or trees (default 1)")
     how.add_argument("--slices", type=int, metavar="N", help="pieces of a chunk in flight (default: by size)")
@@ -82,7 +89,9 @@ def add_arguments(parser) -> None:
     measuring.add_argument(
         "--budget", type=float, default=0.25, metavar="S", help="seconds a size and mode (default 0.25)"
     )
-    measuring.add_argument("-c", "--check", type=int, choices=(0, 1), default=1, help="check results (default 1)")
+    measuring.add_argument(
+        "-c", "--check", type=int, default=1, metavar="N", help="check results; 0: do not (default 1)"
+    )
     measuring.add_argument("-a", "--average", type=int, choices=(0, 1, 2, 3), default=3, help=(
         "a sample's time is that of rank 0 (0), the ranks' mean (1), min (2) or max (3, default)"
     ))  # fmt: skip
@@ -90,9 +99,12 @@ def add_arguments(parser) -> None:
         "every rank rewrites its input before each sample, as a program that computes it would; otherwise inputs stay in "
         "the caches of all who read them, as in every benchmark of this kind"
     ))  # fmt: skip
-    measuring.add_argument("-I", "--per-iteration", action="store_true", help="add columns i_min, i_max, i_p99, i_cv%%")
+    measuring.add_argument(
+        "-I", "--per-iteration", type=int, choices=(0, 1), nargs="?", const=1, default=0,
+        help="add columns i_min, i_max, i_p99, i_cv%%",
+    )  # fmt: skip
     measuring.add_argument("--in-place", choices=("both", "only", "no"), default="both", help="modes (default both)")
-    measuring.add_argument("--timeout", type=float, default=60.0, metavar="S", help=(
+    measuring.add_argument("-T", "--timeout", type=float, default=60.0, metavar="S", help=(
         "give up when a rank does not come back for S seconds (default 60)"
     ))  # fmt: skip
 
@@ -134,7 +146,8 @@ def run(args) -> int:
     from ..bench.options import checked
     from ..transports import launcher
 
-    options = checked(_options(args), mpi=launcher.launched())
+    _nccl_tests.check(args)
+    options = checked(_options(args, mpi=launcher.launched()), mpi=launcher.launched())
     with _result_file(args) as out:
         _check_json(args)
         return _measured(args, options, out)
@@ -195,7 +208,7 @@ def _all_right(records) -> bool:
     return not any(t.wrong for r in records for t in (r.out_of_place, r.in_place) if t)
 
 
-def _options(args):
+def _options(args, *, mpi: bool):
     from ..bench.measure import Effort
     from ..bench.options import OptionError, Options
     from ..bench.sizes import parse_size
@@ -206,6 +219,9 @@ def _options(args):
         except ValueError as e:
             raise OptionError(f"{flag}: {e}") from None
 
+    ranks, gpus = _nccl_tests.ranks_and_gpus(args, mpi=mpi)
+    if args.check < 0:
+        raise OptionError(f"-c {args.check}: accepted are 0 (do not check) and whole numbers above")
     first = size("-b", args.minbytes)
     last = size("-e", args.maxbytes)
     try:
@@ -217,12 +233,12 @@ def _options(args):
         last=last if last is not None else max(first, 128 << 20),
         factor=factor,
         step=size("-i", args.stepbytes),
-        algorithms=tuple(a.strip() for a in args.algo.split(",") if a.strip()),
-        dtypes=tuple(args.datatype.split(",")),
-        ops=tuple(args.op.split(",")),
-        ranks=args.ranks,
+        algorithms=_list(args.algo),
+        dtypes=_list(args.datatype),
+        ops=_list(args.op),
+        ranks=ranks,
         backend=args.backend,
-        gpus=args.gpus,
+        gpus=gpus,
         transport=args.transport,
         channels=args.channels,
         slices=args.slices,
@@ -248,6 +264,10 @@ def _options(args):
         failed_planes=args.fail_planes,
         pace=args.pace,
     )
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _result_file(args):

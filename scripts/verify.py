@@ -5,8 +5,9 @@ if not __package__:
 
     run_as_module(__file__)
 
-import sys
 import time
+
+from ._progress import ProgressLine
 
 HELP = "prove every algorithm's schedule for all rank counts up to --ranks"
 
@@ -44,7 +45,7 @@ def run(args) -> int:
         raise UserError(f"--algo {unknown[0]}: accepted are {', '.join(known)}, all")
 
     started = time.monotonic()
-    shows = sys.stderr.isatty()
+    shown = ProgressLine(True)
     failed = False
     for collective in said:
         of = "" if len(said) == 1 else f"{collective.name} "
@@ -55,12 +56,10 @@ def run(args) -> int:
             for _, ranks, options, proof in prove_all(args.ranks, collective=collective, algorithms=[name]):
                 done, bad = done + 1, bad + (not proof.ok)
                 steps, messages = steps + proof.steps, messages + proof.messages
-                if shows:
-                    sys.stderr.write(f"\r\033[K{of}{name}, {ranks} ranks")
+                shown.progress(0, 0, f"{of}{name}, {ranks} ranks")
                 for problem in proof.problems:
                     print(f"FAILED {of}{name}, {ranks} ranks, {options}: {problem}")
-            if shows:
-                sys.stderr.write("\r\033[K")
+            shown.clear()
             failed |= bad > 0
             verdict = f"{bad} FAILED" if bad else "proved"
             print(f"{of}{name:<20} {done:>6} schedules  {steps:>10} steps  {messages:>10} messages  {verdict}")

@@ -87,6 +87,30 @@ def test_nccl_json_has_the_keys_and_units_of_nccl_tests():
     assert result["in_place_per_iter"]["p50_us"] == pytest.approx(563.5)
 
 
+def test_nccl_json_lists_the_ranks_of_every_host_where_nccl_tests_does():
+    """The layout of -J in nccl-tests' src/util.cu, key by key and in its order."""
+    hosts = ["a", "a", "b", "b"]
+    at = "2026-01-02T03:04:05+00:00"
+    document = to_json(
+        [made(ranks=4, environment={"hostnames": ["a", "b"], "rank_hosts": hosts, "mpi": "x", "time": at}, time=at)]
+    )
+    assert list(document) == [
+        "version", "start_time", "args", "env", "nccl_version", "config", "results", "out_of_bounds", "average_bus_bandwidth",
+        "errors", "end_time",
+    ]  # fmt: skip
+    assert list(document["config"]) == [
+        "nthreads", "ngpus", "minimum_bytes", "maximum_bytes", "step_factor", "warmup_iters", "iterations",
+        "aggregated_iterations", "validation", "graph", "blocking_collectives", "per_iter_timing", "parallel_init", "devices",
+    ]  # fmt: skip
+    assert [d["hostname"] for d in document["config"]["devices"]] == hosts
+    assert list(document["config"]["devices"][0]) == [
+        "rank", "group", "pid", "hostname", "device", "device_hex", "device_info",
+    ]  # fmt: skip
+    (result,) = document["results"]
+    assert result["experiment_name"] == "all_reduce" and list(result)[-2:] == ["actual_iterations", "experiment_name"]
+    assert len(document["start_time"]) == len("2026-01-02 03:04:05") and document["end_time"] == document["start_time"]
+
+
 def test_a_file_comes_back_as_it_was_written(tmp_path):
     path = tmp_path / "r.jsonl"
     records = [made(), made(size_bytes=16, count=4, in_place=None)]
