@@ -109,6 +109,14 @@ def compare(files: Sequence[ResultFile], threshold: float = 0.05, mode: str | No
     return _judged(found, threshold)
 
 
+def apart(file: ResultFile) -> list[ResultFile]:
+    """A file's algorithms (or a log's tables) as files of their own, in order, to be held against one another."""
+    own: dict[str, list[Record]] = {}
+    for r in file.records:
+        own.setdefault(r.algorithm, []).append(r)
+    return [ResultFile(name, records, file.limits, []) for name, records in own.items()]
+
+
 def differences(ours: Sequence[Record], theirs: Sequence[Record]) -> list[tuple[str, str, str]]:
     """What the environments and options of two sides say differently: (key, ours, theirs); "" for what a side does not say."""
     sides = [_flat(s) for s in (ours, theirs)]
@@ -177,11 +185,11 @@ def _pairs(
         a, b = left[kind], right[kind]
         names = [n for n in a if n in b]
         pairs = [(n, n) for n in names]
-        if not pairs and len(a) == len(b) == 1:
-            pairs = [(next(iter(a)), next(iter(b)))]
+        if not pairs and 1 in (len(a), len(b)):
+            pairs = [(one, two) for one in a for two in b]
         for one, two in pairs:
             notes = []
-            if one != two:
+            if one != two and not {"library"} & {one, two}:
                 notes.append(f"algorithms: {plain(one, 40)} against {plain(two, 40)}")
             for what in ("dtype", "op", "transport"):
                 values = [sorted({getattr(r, what) for r in s if getattr(r, what)}) for s in (a[one], b[two])]
@@ -192,7 +200,7 @@ def _pairs(
             if clock != WALL:
                 what += f", modelled ({plain(clock.removeprefix('fabric:'), 40)})"
             if len(pairs) > 1:
-                what += f", {plain(one, 40)}"
+                what += f", {plain(one if one == two or len(a) > 1 else two, 40)}"
             yield what, a[one], b[two], notes
 
 

@@ -2,8 +2,8 @@
 
 The published data holds one pair of runs with the same settings on the same nodes: 16 A100 (ALCF Sophia), nccl-tests, two jobs
 seven minutes apart. The scatter is taken from it by range of sizes, never typed in: a few percent up to 64 KiB, most between 64 KiB
-and 4 MiB where algorithms and protocols change, a few tenths of a percent from 64 MiB. It is one system, and few sizes a range, which
-Student's distribution allows for; a noisier system needs samples of its own.
+and 4 MiB where algorithms and protocols change, a few tenths of a percent from 64 MiB. It is one system, and few sizes a
+range, which Student's distribution allows for; a noisier system needs samples of its own.
 """
 
 from __future__ import annotations

@@ -22,11 +22,17 @@ environments stand beside the numbers. Exit code 1 if any size is slower or give
 EPILOG = """\
 examples:
   busbw compare before.log after.log
+  busbw compare both.log                      # its first table against the others
   busbw compare main.jsonl branch.jsonl --threshold 0.1 -o comment.md -o picture.png"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="the baseline, then what is held against it")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="the baseline, then what is held against it",
+    )
     parser.add_argument(
         "--threshold", type=share, default=0.05, metavar="SHARE", help="of the time, as 0.05 or 5%% (default: 0.05)"
     )
@@ -55,18 +61,20 @@ def share(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison and write what -o names. Returns 1 where a size is slower or wrong, else 0. Raises UserError."""
-    from ..bench.compare import compare
+    from ..bench.compare import apart, compare
     from ..bench.summary import IN_PLACE
     from ..errors import UserError
     from ..interchange.results import results_of
     from ..plots.comparison import markdown, picture, text
 
-    if len(args.files) < 2:
-        raise UserError("one file has nothing to be held against; accepted: two files or more")
     for output in args.output:
         if Path(output).suffix.lower() not in (".md", ".png", ".svg", ".pdf"):
             raise UserError(f"-o {output}: accepted: a path that ends in .md, .png, .svg or .pdf")
     results = [results_of(path, args.ranks) for path in args.files]
+    if len(results) == 1:
+        results = apart(results[0])
+        if len(results) < 2:
+            raise UserError(f"{args.files[0]}: has one series; accepted: two files or more, or one of several tables")
     for note in (n for r in results for n in r.notes):
         print(f"busbw compare: {note}", file=sys.stderr)
     found = compare(results, args.threshold, IN_PLACE if args.in_place else None)

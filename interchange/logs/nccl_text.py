@@ -122,13 +122,14 @@ class NcclTable:
         if self.own and "#" in tokens:
             at = tokens.index("#")
             name, tokens = tokens[at + 1 : at + 2], tokens[:at]
+            text = text[: text.index("#")].rstrip()
         else:
             name = []
         if not tokens[0].isdigit() and not self.pending:
             return False
         if len(tokens) != self.width or "[" in text or "<" in text:
             text = stripper.inside(text)
-            tokens = text.split("#")[0].split() if self.own else text.split()
+            tokens = text.split()
             if self.hashed and tokens[:1] == ["#"]:
                 tokens = tokens[1:]
         if not tokens:

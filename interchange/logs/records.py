@@ -67,10 +67,11 @@ def _record(log: Log, table: Table, label: str, row: Row, p: int | None) -> Reco
     halves = [_timing(h, row, table, p) for h in (row.out_of_place, row.in_place)]
     if not any(halves):
         return None
-    algorithm = "-".join(w.lower() for w in (row.algorithm, row.protocol) if w) or (label if label else "library")
+    algorithm = label or "library"  # which chooses for each size; what it chose stands in some logs
+    chosen = "-".join(w.lower() for w in (row.algorithm, row.protocol) if w) or algorithm
     environment = _environment(table)
     return Record(
-        algorithm=algorithm, chosen=algorithm, transport=_transport(table), clock="wall", ranks=p or 0, size_bytes=row.size_bytes,
+        algorithm=algorithm, chosen=chosen, transport=_transport(table), clock="wall", ranks=p or 0, size_bytes=row.size_bytes,
         count=row.count or 0, dtype=_DTYPES.get(row.dtype, row.dtype), op="" if row.op == "none" else row.op,
         channels=row.channels or 0, slices=0, out_of_place=halves[0], in_place=halves[1], collective=table.collective,
         options={"source": log.path, "line": row.line, "tool": table.tool or table.format, "version": table.version,

@@ -47,6 +47,8 @@ def test_compare_answers_by_its_exit_code(logs, capsys):
     assert (logs / "c.png").stat().st_size > 1000 and "**SLOWER**" in (logs / "c.md").read_text()
     assert main(["compare", "a.log", "b.log", "--threshold", "60%"]) == 0
     assert main(["compare", "b.log", "a.log"]) == 0  # faster is no regression
+    (logs / "both.log").write_text("before\n" + HEADER + ROWS + "after\n" + HEADER + SLOW)
+    assert main(["compare", "both.log"]) == 1 and main(["compare", "a.log", "both.log"]) == 1
     capsys.readouterr()
     assert main(["compare", "a.log", "b.log", "--json", "--in-place"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["mode"] == "in_place"
@@ -55,7 +57,7 @@ def test_compare_answers_by_its_exit_code(logs, capsys):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["compare", "a.log"], "two files"),
+        (["compare", "a.log"], "has one series"),
         (["compare", "a.log", "prose.txt"], "neither a busbw result file nor a log"),
         (["compare", "a.log", "b.log", "--threshold", "-1"], "a share of the time"),
         (["compare", "a.log", "b.log", "-o", "c.txt"], ".md, .png"),
