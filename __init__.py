@@ -10,9 +10,14 @@ Importing busbw imports nothing heavy; Numba, MPI and matplotlib are loaded when
 
 from __future__ import annotations
 
+from ._compiled import keep
+
 __version__ = "0.1.0"
 
 __all__ = ["SweepResult", "__version__", "load", "simulate", "sweep"]
+
+
+COMPILED_IN = keep()  # a temporary folder, or None where Numba has one of its own
 
 
 def __getattr__(name: str):

@@ -12,10 +12,10 @@ import io
 import os
 import sys
 
-from .. import __version__
+from .. import COMPILED_IN, __version__
 from ..errors import UserError, no_room
 from ..transports import watchdog
-from ..transports.launcher import launched
+from ..transports.launcher import launched, launched_rank
 
 COMMANDS = (
     "sweep",
@@ -30,6 +30,8 @@ COMMANDS = (
     "systems",
     "gpu-selftest",
 )
+
+COMPILING = ("sweep", "simulate", "doctor", "verify", "validate", "gpu-selftest")
 
 MODULES = {"import": "import_log"}  # where the command's name is a word of Python
 
@@ -104,6 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
             if guard:
                 guard.phase = "loading"
                 guard.timeout = max(getattr(args, "timeout", guard.timeout), watchdog.TIMEOUT_MIN)
+            _check_compiling(args.command)
             return args.run(args)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
@@ -128,6 +131,19 @@ def main(arguments: list[str] | None = None) -> int:
             EXIT_WRONG,
         )
     return EXIT_USAGE
+
+
+def _check_compiling(command: str) -> None:
+    """Raises UserError where nothing would be compiled; says where it is kept if that is a makeshift."""
+    if command not in COMPILING:
+        return
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        raise UserError("NUMBA_DISABLE_JIT is set, and kernels that are not compiled measure nothing; unset it")
+    if COMPILED_IN and launched_rank() == 0:
+        sys.stderr.write(
+            f"busbw: neither its own folder nor the home can be written: compiled kernels are kept in {COMPILED_IN} "
+            "(NUMBA_CACHE_DIR names another)\n"
+        )
 
 
 @contextlib.contextmanager
