@@ -50,22 +50,31 @@ class Column:
 
 def column(cell: str) -> Column | None:
     """What a header cell means; None for nothing known."""
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cell.strip().strip("*`\"'"))[:80]
-    unit = None
-    for words in _UNIT.findall(text):
-        unit = numbers.TIMES.get(words.strip().lower()) or numbers.RATES.get(words.strip().lower()) or unit
-    plain = " ".join(_UNIT.sub(" ", text).lower().split())
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cell.strip().strip("*`\"'#"))[:80]
+    text = re.sub(r"_([A-Za-z/]{1,12})$", lambda m: f" ({m.group(1)})" if _unit(m.group(1)) else m.group(0), text)
+    unit = next((u for words in _UNIT.findall(text) if (u := _unit(words))), None)
+    plain = " ".join(_UNIT.sub(" ", text).lower().replace("_", " ").split())
     glued = plain.replace(" ", "")
     for kind, pattern in _KINDS:
         for form in (plain, glued):
             if found := re.search(pattern, form):
-                rest = " ".join((form[: found.start()] + form[found.end() :]).split())
+                rest = " ".join((form[: found.start()] + form[found.end() :]).replace("_", " ").split())
                 series = ""
                 if rest:
                     original = _UNIT.sub(" ", cell).strip()
                     series = " ".join(w for w in original.split() if w.lower() not in found.group(0).split())
                 return Column(kind, unit, series)
     return None
+
+
+def _unit(words: str) -> float | None:
+    """The factor to SI of a unit of time, rate or size."""
+    words = words.replace(" ", "").lower()
+    got = numbers.TIMES.get(words) or numbers.RATES.get(words)
+    if got or words in ("b", "bytes"):
+        return got
+    size = numbers.size("1" + words) if words.isalpha() else None
+    return float(size[0]) if size and size[0] > 1 else None
 
 
 def columns(cells: list[str]) -> list[Column | None] | None:
@@ -118,6 +127,9 @@ class Grid:
             self.draft.note(number, "torn", f"a row that ends too early is left out: {text.strip()[:70]!r}")
             return True
         size = numbers.size(cells[self.at["size"]]) if len(cells) > self.at["size"] else None
+        scale = self.found[self.at["size"]].unit
+        if size and scale and scale > 1 and cells[self.at["size"]].strip().isdigit():
+            size = (min(size[0] * int(scale), numbers.MAX_SIZE), size[1])
         if size is None:
             if self.strict:
                 self.draft.note(number, "skipped", f"no size in column {self.at['size'] + 1}: {text.strip()[:70]!r}")

@@ -27,7 +27,7 @@ _ASSIGNED = re.compile(
     r"(?<![\w$])((?:NCCL|RCCL|UCX|FI|OFI_NCCL|OMPI_MCA|I_MPI|MPICH|MV2|CUDA|HSA|ROCR|HIP|TORCH_NCCL|OMP)_[A-Z0-9_a-z]{1,60})=([^\s\"',;]{1,200})"
 )
 _PLUGIN = re.compile(r"NET/Plugin\s?: (?:Loaded|Using)(?: net)?(?: plugin)? ([^(]{1,60}?)(?: \(v\d+\))?\s*$")
-_NICS = re.compile(r"\[\d+\]([\w.-]{1,40})(?::(\d+))?(?:/(IB|RoCE|RO))?")
+_NICS = re.compile(r"\[\d+\]([\w-]{1,40})(?::(\d+)(?=[/\s]|$))?(?:/(IB|RoCE|RO))?")
 _HCA = re.compile(r"HCA \d+\W{1,4}(\w{1,40})|HCA '(\w{1,40})'")
 _ALGO = re.compile(r"(\w{3,20}): (\d{1,20}) Bytes -> Algo (\w{1,12}) proto (\w{1,10})", re.IGNORECASE)
 _CONNECTED = re.compile(r"Connected (?:all )?([\w ]{3,20})")

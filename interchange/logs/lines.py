@@ -34,6 +34,7 @@ _PREFIX = re.compile(
     | \[?\d{{4}}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?(?:[ ]?Z|[ ]?[+-]\d\d:?\d\d)?\]?:?(?=\s)
     | \[?\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?\]?:?(?=\s)
     | {_MONTH}[ ][ \d]\d[ ]\d\d:\d\d:\d\d[ ][\w.-]{{1,80}}[ ][\w./-]{{1,80}}(?:\[\d{{1,9}}\])?:(?=\s)
+    | -[ ](?:[\w.]{{1,60}}[ ]-[ ])?(?:INFO|DEBUG|WARNING|ERROR)[ ]-(?=\s|$)
     | [IWEF]\d{{4}}[ ]\d\d:\d\d:\d\d\.\d{{1,9}}[ ]{{1,8}}\d{{1,9}}[ ][^\]\s]{{1,80}}\](?=\s)
     | \[?(?:INFO|DEBUG|WARNING|ERROR|stdout|stderr)\]?\s?[:|-]?{_TABLE_NEXT}
     | \d{{1,7}}:(?=\s|$)
@@ -47,7 +48,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
 _KNOWN_START = re.compile(
     r"#\s{0,80}(?:nThread|nccl-tests version|Using devices|Rank\s|size\s+count|bytes\s+N\s|\(B\)\s)"
 )
-_PREFIX_STARTS = frozenset("[(<>0123456789IWEFDSMTJANO")
+_PREFIX_STARTS = frozenset("[(<>0123456789")
 
 
 def lines(file: BinaryIO, notes: list[Note]) -> Iterator[list[str]]:
@@ -103,32 +104,34 @@ class Stripper:
         if line.startswith(self._last):
             self.prefix = self._last
             return line[len(self._last) :]
+        if self._learnt and (found := self._learnt.match(line)):
+            self.prefix = line[: found.end()]
+            return line[found.end() :]
         start = line.lstrip()[:1]
-        end = 0
         if start in _PREFIX_STARTS or start.isalpha():
             found = _PREFIX.match(line, 0, 400)
             if found:
-                end = found.end()
-                self.prefix = line[:end]
+                rest = line[found.end() :]
+                if rest.lstrip()[:1] != "#" and "#" in rest and (known := self._learn(line)):
+                    return known
+                self.prefix = line[: found.end()]
                 if not any(c.isdigit() for c in self.prefix) or self.prefix.lstrip()[:1] in "[(<":
                     self._last = self.prefix
                 elif self._last != "\x00":
                     self._last = "\x00"
-                return line[end:]
+                return rest
         self.prefix = ""
-        if self._learnt:
-            found = self._learnt.match(line)
-            if found:
-                self.prefix = line[: found.end()]
-                return line[found.end() :]
-        if start != "#" and "#" in line:
-            found = _KNOWN_START.search(line, 0, 400)
-            if found and line[: found.start()].strip():
-                self.prefix = line[: found.start()]
-                shape = re.sub(r"\d+", r"\\d+", re.sub(r"([^\w\s])", r"\\\1", self.prefix.rstrip()))
-                self._learnt = re.compile(re.sub(r"\s+", r"\\s+", shape) + r"(?=\s|#)")
-                return line[found.start() :]
-        return line
+        return (self._learn(line) if start != "#" and "#" in line else "") or line
+
+    def _learn(self, line: str) -> str:
+        """What follows an unknown prefix, if a line of a table does; later lines are then known by that prefix's shape."""
+        found = _KNOWN_START.search(line, 0, 400)
+        if not found or not line[: found.start()].strip():
+            return ""
+        self.prefix = line[: found.start()]
+        shape = re.sub(r"\d+", r"\\d+", re.sub(r"([^\w\s])", r"\\\1", self.prefix.rstrip()))
+        self._learnt = re.compile(re.sub(r"\s+", r"\\s+", shape) + r"(?=\s|#)")
+        return line[found.start() :]
 
     def inside(self, text: str) -> str:
         """A row without the prefixes that a launcher put into it, where the program flushed in the middle of a line."""

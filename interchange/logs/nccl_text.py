@@ -21,10 +21,9 @@ _HEADER = re.compile(r"#?\s*(?:size\s+count|bytes\s+N)\s+type\s", re.IGNORECASE)
 HEADLESS = re.compile(
     r"\s*\d{1,19}\s+\d{1,19}\s+(?:float|half|double|bfloat16|u?int(?:8|32|64)|f(?:p|loat)?8_?e[45]m[23])\s+(?:sum|prod|min|max|avg|all|none|mulsum)\s"
 )
-_HEAD_ONLY = re.compile(
-    r"\s*(\d{1,19}\s+\d{1,19}\s+[a-z]\w{2,10}?\s+(?:sum|prod|min|max|avg|none|mulsum))(?:\s+(-1|\d{1,6}))?(?=\D|$)"
-)
-_PARAMETER = re.compile(r"(\w+(?: \w+)?):? (\d+(?:\(\w+\))?)")
+_GLUED = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]\d+)?|N/A)(?=[A-Za-z])\S*:\d+:\d+$")  # "-1node0:67:216"
+_LIBRARY = re.compile(r"\s\[[\w:]{1,20}\] NCCL INFO ")
+_CELL = re.compile(r"-?[\d.]+(?:e[+-]?\d+)?$|N/A$|nan$")
 _HEADS = {
     "size": "size",
     "bytes": "size",
@@ -135,12 +134,11 @@ class NcclTable:
         if not tokens:
             return True
         if self.pending:
-            if len(tokens) + len(self.pending) == self.width and numbers.real(tokens[0]):
-                tokens, self.pending = self.pending + tokens, []
-            elif tokens[0].isdigit() and len(tokens) >= len(self.heads):
-                self.drop_pending()
-            else:
+            if all(map(_CELL.match, tokens)) and self._go_on(number, tokens):
+                return True
+            if not tokens[0].isdigit() or len(tokens) < len(self.heads):
                 return False
+            self.drop_pending()
         if self._row(number, text, tokens, name):
             return True
         looks = tokens[0].isdigit() and (len(tokens) == 1 or tokens[1].isdigit())
@@ -154,12 +152,29 @@ class NcclTable:
         return False
 
     def fragment(self, number: int, text: str) -> None:
-        """What stands before an NCCL INFO line that broke into a row."""
-        found = _HEAD_ONLY.match(text)
-        if found and ("root" in self.heads) == (found.group(2) is not None):
+        """What stands before an NCCL INFO line that broke into a row: its head, or figures that go on with it."""
+        found = _LIBRARY.search(text)
+        tokens = text[: found.start()].split() if found else []
+        if not tokens:
+            return
+        glued = _GLUED.match(tokens[-1])
+        tokens = [*tokens[:-1], glued.group(1)] if glued else tokens[:-1]
+        head = len(self.heads)
+        if self.pending and tokens and all(map(_CELL.match, tokens)):
+            self._go_on(number, tokens)
+        elif len(tokens) >= head and tokens[0].isdigit() and tokens[1].isdigit() and tokens[2][0].isalpha():
             self.drop_pending()
-            self.pending = [*found.group(1).split(), *([found.group(2)] if found.group(2) else [])]
-            self.pending_line = number
+            self.pending, self.pending_line = tokens, number
+
+    def _go_on(self, number: int, tokens: list[str]) -> bool:
+        """Figures of the row that was broken into; False where they cannot be."""
+        if len(self.pending) + len(tokens) > self.width:
+            return False
+        self.pending += tokens
+        if len(self.pending) == self.width:
+            tokens, self.pending = self.pending, []
+            return self._row(number, "", tokens, [])
+        return True
 
     def drop_pending(self) -> None:
         if self.pending:
@@ -262,8 +277,9 @@ class NcclTable:
             ):
                 continue
             told += 1
+            measured = r.size_bytes / f.seconds / f.algbw
             for scale in votes:
-                votes[scale] += abs(r.size_bytes / (f.seconds * scale) / f.algbw - 1) < 0.1
+                votes[scale] += abs(measured - scale) < 0.1 * scale
         if not told:
             return
         scale, most = max(votes.items(), key=lambda kv: kv[1])

@@ -57,10 +57,13 @@ def interval(collective: str, rows: Iterable[Row], by_time: bool = True) -> Inte
 
 
 def _allowed(collective: str, size: int, half: Figures) -> tuple[float, float] | None:
-    if half.busbw is None or half.algbw is None:
+    timed = bool(size and half.seconds and half.seconds > half.seconds_error)
+    if half.busbw is None or (half.algbw is None and not timed):
         return None
-    a_low, a_high = max(0.0, half.algbw - half.algbw_error), half.algbw + half.algbw_error
-    if half.seconds and half.seconds > half.seconds_error and size:
+    a_low, a_high = 0.0, math.inf
+    if half.algbw is not None:
+        a_low, a_high = max(0.0, half.algbw - half.algbw_error), half.algbw + half.algbw_error
+    if timed:
         by_time = size / (half.seconds + half.seconds_error), size / (half.seconds - half.seconds_error)
         # Only where the two tell of the same size; a table whose size column means something else keeps to algbw.
         if by_time[0] <= a_high and by_time[1] >= a_low:

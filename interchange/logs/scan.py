@@ -208,8 +208,10 @@ class Scan:
             self.context = {"collective": collective(found.group(1)), "ranks": int(found.group(2)), "line": self.number}
             self.read_lines += 1
         (self.between or self.builder).other(self.number, bare)
+        command = "_perf" in bare or "mpirun" in bare or "srun" in bare  # kept among the commands
         if (
-            len(bare) <= 120
+            not command
+            and len(bare) <= 120
             and "stderr" not in self.stripper.prefix
             and not bare.startswith(_NO_LABEL)
             and any(c.isalpha() for c in bare)
@@ -233,7 +235,8 @@ class Scan:
             self._nccl_header(bare)
             return True
         if found := columns(bare.split()):
-            if len(found) == sum(c is not None for c in found):
+            known = sum(c is not None for c in found)
+            if known >= 2 and len(found) - known <= known // 2 and len(found) <= 16:
                 self._grid(bare, found, plain.NAME, plain.split, strict=False)
                 return True
         return False

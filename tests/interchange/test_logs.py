@@ -73,6 +73,8 @@ PREFIXES = {
     "date only": "Thu Jul 18 15:41:05 2024<stdout>:",
     "bracketed time": "[2024-05-01 12:00:00] ",
     "clock": "12:00:00.123 ",
+    "python logging": "2024-07-18 15:41:05,123 - bench.nccl - INFO - ",
+    "stern": "job-launcher-x7k2p launcher ",
     "syslog": "May  1 12:00:00 node7 launcher[812]: ",
     "compose": "launcher-1  | ",
     "indented": "        [1,0]<stdout>:",
@@ -111,6 +113,17 @@ def test_nccl_info_between_and_inside_rows(log):
     assert table.rows[1].out_of_place.seconds == pytest.approx(2180.1e-6)
     assert table.system.transports == {"NET/IB/0/GDRDMA": 1} and table.system.gdr is True
     assert table.system.comm_ranks == 24
+
+
+def test_a_row_broken_into_three(log):
+    """Each half is flushed by itself, and INFO lines of other ranks fall between."""
+    pieces = ROW_32M[:52], ROW_32M[52:85], ROW_32M[85:]
+    assert [len(p.split()) for p in pieces] == [5, 4, 4]
+    info = "node0:67:216 [4] NCCL INFO Launch mode Parallel\n"
+    text = HEADER + pieces[0] + info + info + pieces[1] + info + pieces[2] + ROW_16M
+    (table,) = log(text).tables
+    assert [r.size_bytes for r in table.rows] == [33554432, 16777216]
+    assert table.rows[0].in_place.seconds == pytest.approx(2285.2e-6)
 
 
 def test_old_tables_without_root_whose_error_is_a_deviation(log):
@@ -426,6 +439,23 @@ def test_tabs_and_a_row_of_units_that_does_not_fit(log):
     row = table.rows[0]
     assert (row.out_of_place.busbw, row.algorithm, row.channels) == (pytest.approx(127.38e9), "TREE", 64)
     assert any("does not stand under" in n.text for n in table.notes) and table.ranks is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "size,time_us,busbw_GBps\n1048576,76.26,25.78\n",
+        "| Size (MiB) | Latency (us) | Bus BW (GB/s) |\n|---|---|---|\n| 1 | 76.26 | 25.78 |\n",
+        "size(bytes)  nodes  time(us)  busbw(GB/s)\n1048576   2  76.26   25.78\n",
+        "Message size; time [ms]; bus bandwidth\n1 MiB; 0.07626; 25.78 GB/s\n",
+    ],
+)
+def test_headers_in_other_words(log, text):
+    (table,) = log(text).tables
+    (row,) = table.rows
+    assert row.size_bytes == 1 << 20 and row.out_of_place.busbw == pytest.approx(25.78e9)
+    assert row.out_of_place.seconds == pytest.approx(76.26e-6)
+    assert table.ranks_low <= 16 <= table.ranks_high
 
 
 def test_pairs_as_a_list_and_as_a_matrix(log):
