@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..transports.gate import Gate
+from ..transports.nccl import How
 from ..transports.program import COUNT, DST2, FN
 from ..transports.session import Unavailable
 
@@ -140,7 +141,12 @@ def open_session(options, largest: int, scratch: int):
         timeout=options.timeout,
         eager_bytes=options.eager_bytes,
         open_nccl=open_nccl,
+        nccl=_how(options),
     )
+
+
+def _how(options) -> How:
+    return How(options.nccl_register or 0, options.nccl_graph or 0, bool(options.nccl_blocking))
 
 
 def _job_session(options, largest: int, scratch: int):
@@ -158,6 +164,11 @@ def _job_session(options, largest: int, scratch: int):
             if options.transport == "shared":
                 raise UserError(f"--transport shared: {error}; accepted: auto, mpi") from None
             why_not = str(error)
+    if _how(options) != How():
+        raise UserError(
+            f"-R, -G and -z need ranks of one host, each with a GPU of its own that the others reach ({why_not}); accepted: "
+            "without them"
+        )
     session = _mpi_session(options, largest, scratch, MPI, rank_here)
     session.crew.library = f"{session.crew.library}; {why_not}"
     return session
@@ -183,6 +194,7 @@ def _ipc_session(options, largest: int, scratch: int, world, rank_here: int):
         timeout=options.timeout,
         eager_bytes=options.eager_bytes,
         open_nccl=lambda ids: nccl.of_a_job(world),
+        nccl=_how(options),
         crew=crew,
     )
 

@@ -26,7 +26,7 @@ from ..fabric import simulate
 from ..fabric.cards.card import System
 from ..fabric.simulate import Modelled, Options, Point
 from ..fabric.time.recurrence import ring_blocks
-from ..kernels.dtypes import find_dtype
+from ..kernels.dtypes import find_device_dtype
 from . import record as result_file
 from .api import SweepResult
 from .environment import available_bytes, git_revision
@@ -312,7 +312,7 @@ def simulate_sweep(
         if name not in known:
             raise TypeError(f"simulate() has no option {name!r}; there are {', '.join(sorted(known))}")
     loaded = card.override(system if isinstance(system, System) else card.load(system), overrides)
-    d = find_dtype(dtype)
+    d = find_device_dtype(dtype)
     chosen = simulate.checked(
         loaded,
         Options(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 from ..collectives import ALGORITHMS, build
-from ..kernels.dtypes import find_dtype
+from ..kernels.dtypes import find_device_dtype
 from ..transports.clock import stamps_needed
 from ..transports.fault import fault_from_environment
 from ..transports.session import REFERENCES, Job, Session
@@ -80,7 +80,7 @@ def needs(options: Options, ranks: int, clock: FabricClock | None) -> tuple[int,
     for name in options.algorithms:
         for candidate in _candidates(name):
             for dtype in options.dtypes:
-                d = find_dtype(dtype)
+                d = find_device_dtype(dtype)
                 for mode in options.modes:
                     counts = [size // d.itemsize for size in sizes]
                     jobs = [job_for(options, candidate, n, dtype, "sum", mode, ranks, clock) for n in counts]
@@ -115,7 +115,7 @@ def job_for(
     ranks: int,
     clock: FabricClock | None,
 ) -> Job:
-    nbytes = count * find_dtype(dtype).itemsize
+    nbytes = count * find_device_dtype(dtype).itemsize
     if options.slices:
         slices = options.slices
     elif clock:

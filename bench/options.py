@@ -11,7 +11,7 @@ from ..fabric.physics.noise import parse as parse_noise
 from ..fabric.physics.planes import rate_left
 from ..fabric.physics.routing import ROUTINGS
 from ..fabric.physics.stragglers import factors as straggler_factors
-from ..kernels.dtypes import DTYPES, OPS, find_dtype, find_op
+from ..kernels.dtypes import DTYPES, OPS, find_device_dtype, find_op
 from ..transports.affinity import room
 from ..transports.session import REFERENCES
 from ..transports.shared import RANKS_MAX
@@ -46,7 +46,8 @@ class Options:
     algorithms: names of collectives.ALGORITHMS, "auto", "mpi-native", "numpy", "nccl"; backend: gpu.BACKENDS; gpus: how many, or
     None for all; backend_note: why `checked` chose the backend; ranks: local emulated ranks (ignored under
     mpirun); transport: auto, shared, mpi; slices: pieces of a chunk in flight; node_size: under mpirun, take so many
-    consecutive ranks as one host; modes: "out_of_place", "in_place".
+    consecutive ranks as one host; modes: "out_of_place", "in_place"; nccl_...: how "nccl" is
+    measured (transports.nccl.How).
 
     fabric: a system card's name or file: times are then virtual, on that network. Only with it: overrides: "nic.rate=400Gb/s", ...;
     seed: of noise and of ECMP's hashes; noise: delays (fabric/physics/noise.py); stragglers: "17:50%", ... (stragglers.py there);
@@ -71,6 +72,9 @@ class Options:
     node_size: int | None = None
     modes: tuple[str, ...] = ("out_of_place", "in_place")
     effort: Effort = field(default_factory=Effort)
+    nccl_register: int | None = None
+    nccl_graph: int | None = None
+    nccl_blocking: bool | None = None
     timeout: float = 60.0
     pin: bool = True
     eager_bytes: int | None = None
@@ -95,7 +99,7 @@ def checked(options: Options, *, mpi: bool) -> Options:
     try:
         options.sizes()
         algorithms = _names(options.algorithms, (*ALGORITHMS, "auto", *REFERENCES), tuple(ALGORITHMS), "algorithm")
-        dtypes = tuple(find_dtype(d).name for d in _expand(options.dtypes, tuple(DTYPES)))
+        dtypes = tuple(find_device_dtype(d).name for d in _expand(options.dtypes, tuple(DTYPES)))
         ops = tuple(find_op(o) for o in _expand(options.ops, OPS))
     except ValueError as e:
         raise OptionError(str(e)) from None
@@ -115,8 +119,12 @@ def checked(options: Options, *, mpi: bool) -> Options:
     if options.fabric is not None:
         options = replace(options, seed=options.seed or 0)
     _check_fabric(options, algorithms)
+    _check_nccl(options, algorithms)
     chosen = gpu.choose(options.backend, _cpu_only(options, algorithms, mpi), mpi=mpi)
     options = replace(options, backend=chosen.backend, backend_note=chosen.note or None)
+    for name in dtypes:
+        if name not in DTYPES and chosen.backend != "cupy":
+            raise OptionError(f"-d {name} is of GPUs and --backend cupy; {_how_to_get_gpus(chosen)}")
     if chosen.backend == "cpu" and options.gpus is not None:
         raise OptionError(f"--gpus {options.gpus} is for GPUs, and the backend is cpu; {_how_to_get_gpus(chosen)}")
     if "nccl" in algorithms and chosen.backend != "cupy":
@@ -151,6 +159,19 @@ def checked(options: Options, *, mpi: bool) -> Options:
     if options.ranks is not None:
         straggler_factors(options.stragglers or (), options.ranks)
     return replace(options, algorithms=algorithms, dtypes=dtypes, ops=ops)
+
+
+def _check_nccl(options: Options, algorithms: tuple[str, ...]) -> None:
+    given = {"-R": options.nccl_register, "-G": options.nccl_graph, "-z": options.nccl_blocking}
+    for flag, value in given.items():
+        if value and "nccl" not in algorithms:
+            raise OptionError(f"{flag} {int(value)} is about NCCL's all-reduce; accepted: with --algo nccl, on GPUs")
+    if options.nccl_register not in (None, 0, 1, 2):
+        raise OptionError(f"-R {options.nccl_register}: accepted are 0, 1 (registered) and 2 (symmetric memory)")
+    if not 0 <= (options.nccl_graph or 0) <= 1000:
+        raise OptionError(f"-G {options.nccl_graph}: accepted are 0 to 1000 launches of a graph")
+    if options.nccl_graph and options.nccl_blocking:
+        raise OptionError("-z 1 waits after each all-reduce, and -G launches many at once; accepted: one of them")
 
 
 def _cpu_only(options: Options, algorithms: tuple[str, ...], mpi: bool) -> str | None:

@@ -4,8 +4,8 @@ Element i of rank r is ``table(r)[h(i)]`` (kernels/cpu.py, fill), so the right a
 here with NumPy and never with the kernels under test. A misplaced or stale chunk shows, as neighbours differ.
 
 Values are chosen so that the arithmetic is exact in any order: integers wrap around, floating-point sums are of small
-whole numbers, products of powers of two. Where that is impossible (more ranks than the significand can count) the answer
-is an interval: Higham's bound for a sum of p terms in any order, (p-1) u sum|x|.
+whole numbers (8-bit floats: of few, in many ranks), products of powers of two. Where that is impossible (more ranks than the
+significand can count) the answer is an interval: Higham's bound for a sum of p terms in any order, (p-1) u sum|x|.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..kernels.dtypes import bfloat16_from_float32, find_dtype
+from ..kernels import float8
+from ..kernels.dtypes import bfloat16_from_float32, find_device_dtype
 
 ENTRIES = 256
-SIGNIFICAND_BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
+SIGNIFICAND_BITS = {
+    "float64": 53, "float32": 24, "float16": 11, "bfloat16": 8, "float8_e4m3": 4, "float8_e5m2": 3,
+}  # fmt: skip
+BOUND_BITS = 8  # with fewer, a bound of (p-1) u would allow anything
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Pattern:
 
 def pattern(dtype: str, op: str, ranks: int, seed: int = 0) -> Pattern:
     """The pattern for an all-reduce of `dtype` by `op` over `ranks`; another seed gives other values."""
-    d = find_dtype(dtype)
+    d = find_device_dtype(dtype)
     rng = np.random.default_rng([seed, ranks])
     if d.kind != "f":
         return _integers(rng, d.storage, op, ranks)
@@ -47,6 +51,9 @@ def pattern(dtype: str, op: str, ranks: int, seed: int = 0) -> Pattern:
     values, low, high = _floats(rng, bits, op, ranks)
     if d.name == "bfloat16":
         return Pattern(bfloat16_from_float32(values.astype(np.float32)), low, high)
+    if d.name in float8.NAMES:
+        rounding = float8.LEAST[d.name] / 2 if op == "avg" else 0.0  # of a quotient below the normal numbers
+        return Pattern(float8.codes(d.name, values), low - rounding, high + rounding)
     return Pattern(values.astype(d.storage), low, high)
 
 
@@ -71,7 +78,8 @@ def _truncated(x: int, by: int) -> int:
 def _floats(rng, bits: int, op: str, ranks: int):
     """(values [ranks, 256], low, high), all float64; values are exact in `bits` of significand."""
     if op in ("min", "max"):
-        values = rng.integers(-100, 100, (ranks, ENTRIES)).astype(np.float64)
+        largest = min(100, 2**bits)
+        values = rng.integers(-largest, largest, (ranks, ENTRIES)).astype(np.float64)
         answer = getattr(values, op)(axis=0)
         return values, answer, answer
     if op == "prod":
@@ -86,6 +94,12 @@ def _floats(rng, bits: int, op: str, ranks: int):
     unit = 2.0**-bits
     if largest >= 1:
         values = rng.integers(-largest, largest, (ranks, ENTRIES), endpoint=True).astype(np.float64)
+        answer, slack = values.sum(axis=0), 0.0
+    elif bits < BOUND_BITS:
+        # As many ranks as can be counted have 1 or -1, in turn, and the rest 0: every partial sum is exact.
+        values = np.zeros((ranks, ENTRIES))
+        turns = np.resize(rng.permutation(ranks), (ENTRIES, 2**bits))
+        values[turns, np.arange(ENTRIES)[:, None]] = rng.choice([-1.0, 1.0], turns.shape)
         answer, slack = values.sum(axis=0), 0.0
     else:
         values = 1 + rng.integers(0, 2 ** (bits - 1), (ranks, ENTRIES)) / 2.0 ** (bits - 1)

@@ -6,7 +6,7 @@ from .options import OptionError, Options, plain
 from .record import Record, ResultFile
 
 RESUME_MUST_MATCH = (
-    "transport", "channels", "slices", "node_size", "modes", "pin", "eager_bytes",
+    "transport", "channels", "slices", "node_size", "modes", "pin", "eager_bytes", "nccl_register", "nccl_graph", "nccl_blocking",
     "fabric", "overrides", "seed", "noise", "stragglers", "routing", "failed_planes", "pace",
 )  # fmt: skip
 

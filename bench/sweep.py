@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 
-from ..kernels.dtypes import find_dtype
+from ..kernels.dtypes import find_device_dtype
 from ..transports.session import REFERENCES, Session
 from . import gpu
 from . import record as result_file
@@ -62,7 +62,7 @@ def sweep(
         (count, dtype, op, algorithm)
         for dtype in options.dtypes
         for op in options.ops
-        for count in dict.fromkeys(size // find_dtype(dtype).itemsize for size in options.sizes())
+        for count in dict.fromkeys(size // find_device_dtype(dtype).itemsize for size in options.sizes())
         for algorithm in options.algorithms
     ]
     chooser = Chooser(options, session)
@@ -73,7 +73,7 @@ def sweep(
         crew.activity = "measuring the memory's limits"
         limits = gpu.measure_limits(session) if on_gpu else measure_limits(session)
     for index, (count, dtype, op, algorithm) in enumerate(cells):
-        d = find_dtype(dtype)
+        d = find_device_dtype(dtype)
         key = (algorithm, count * d.itemsize, dtype, op)
         if key in skip:
             if key in finished:

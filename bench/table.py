@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..kernels.dtypes import find_dtype
+from ..kernels.dtypes import find_device_dtype
 from .record import Record, Timing
 
 
@@ -38,7 +38,7 @@ def row(record: Record, named: bool = False, per_iteration: bool = False) -> str
 
     Behind it, where the emulated ranks were paced, the wall-clock time over the dilation, us, out-of-place and in-place.
     """
-    line = f"{record.size_bytes:>12}  {record.count:>12}  {find_dtype(record.dtype).nccl:>8}  {record.op:>6}  {-1:>6}"
+    line = f"{record.size_bytes:>12}  {record.count:>12}  {find_device_dtype(record.dtype).nccl:>8}  {record.op:>6}  {-1:>6}"
     for timing in (record.out_of_place, record.in_place):
         line += _half(record, timing, per_iteration)
     if named:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..bench.record import Record, Timing
 from ..errors import UserError
-from ..kernels.dtypes import find_dtype
+from ..kernels.dtypes import find_device_dtype
 
 FILE_VERSION = 2  # JSON_FILE_VERSION in nccl-tests' src/util.cu
 
@@ -88,7 +88,7 @@ def _result(record: Record) -> dict:
     out = {
         "size": record.size_bytes,
         "count": record.count,
-        "type": find_dtype(record.dtype).nccl,
+        "type": find_device_dtype(record.dtype).nccl,
         "redop": record.op,
         "root": "    -1",
         "algorithm": record.chosen,

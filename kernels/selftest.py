@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import float8
 from .device import VECTOR
 from .dtypes import DEVICE_DTYPES, OPS, DType, bfloat16_from_float32, float32_from_bfloat16
 
@@ -94,43 +94,12 @@ class Case(NamedTuple):
         return f"{self.op}{division} {self.dtype}[{self.count}], {kernel}, offsets {self.offsets}{alias}{both}"
 
 
-@cache
-def _float8(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(value of each of the 256 codes, codes of the non-negative finite values in ascending order)."""
-    exponent_bits, mantissa_bits = (4, 3) if name == "float8_e4m3" else (5, 2)
-    bias = 2 ** (exponent_bits - 1) - 1
-    values = np.empty(256)
-    for code in range(256):
-        exponent, mantissa = (code & 0x7F) >> mantissa_bits, code & (2**mantissa_bits - 1)
-        fraction = mantissa / 2**mantissa_bits
-        value = fraction * 2.0 ** (1 - bias) if exponent == 0 else (1 + fraction) * 2.0 ** (exponent - bias)
-        if name == "float8_e4m3" and code & 0x7F == 0x7F:
-            value = np.nan
-        if name == "float8_e5m2" and exponent == 31:
-            value = np.nan if mantissa else np.inf
-        values[code] = -value if code & 0x80 else value
-    return values, np.flatnonzero(np.isfinite(values[:128]))
-
-
-def _float8_codes(name: str, numbers: np.ndarray) -> np.ndarray:
-    """float32 -> the code of the nearest finite value, the even code of two; NaN to NaN."""
-    values, finite = _float8(name)
-    grid = values[finite]
-    magnitude = np.minimum(np.abs(numbers.astype(np.float64)), grid[-1])
-    above = np.clip(np.searchsorted(grid, magnitude), 1, len(grid) - 1)  # NaN sorts last
-    below = above - 1
-    to_above, to_below = grid[above] - magnitude, magnitude - grid[below]
-    up = (to_above < to_below) | ((to_above == to_below) & (finite[above] % 2 == 0))
-    codes = np.where(up, finite[above], finite[below]) | np.where(np.signbit(numbers), 0x80, 0)
-    return np.where(np.isnan(numbers), 0x7F, codes).astype(np.uint8)
-
-
 def numbers(stored: np.ndarray, dtype: DType) -> np.ndarray:
     """Stored values -> the NumPy type arithmetic is done in."""
     if dtype.name == "bfloat16":
         return float32_from_bfloat16(stored)
     if dtype.name.startswith("float8"):
-        return _float8(dtype.name)[0][stored].astype(np.float32)
+        return float8.values(dtype.name)[stored].astype(np.float32)
     return stored.astype(np.float32) if dtype.name == "float16" else stored
 
 
@@ -139,7 +108,7 @@ def stored(numbers: np.ndarray, dtype: DType) -> np.ndarray:
     if dtype.name == "bfloat16":
         return bfloat16_from_float32(numbers)
     if dtype.name.startswith("float8"):
-        return _float8_codes(dtype.name, numbers)
+        return float8.codes(dtype.name, numbers)
     return numbers.astype(dtype.storage)
 
 

@@ -50,7 +50,9 @@ def add_arguments(parser) -> None:
     step.add_argument("-i", "--stepbytes", metavar="SIZE", help="add SIZE each time instead")
 
     what = parser.add_argument_group("what to reduce (as in nccl-tests)")
-    what.add_argument("-d", "--datatype", default="float", metavar="TYPE", help="element type, or all (default float)")
+    what.add_argument("-d", "--datatype", default="float", metavar="TYPE", help=(
+        "element type, or all (default float); on GPUs through CuPy f8e4m3 and f8e5m2 too"
+    ))  # fmt: skip
     what.add_argument("-o", "--op", default="sum", metavar="OP", help="sum, prod, min, max, avg, or all (default sum)")
 
     how = parser.add_argument_group("how to reduce")
@@ -106,6 +108,17 @@ def add_arguments(parser) -> None:
     measuring.add_argument("--in-place", choices=("both", "only", "no"), default="both", help="modes (default both)")
     measuring.add_argument("-T", "--timeout", type=float, default=60.0, metavar="S", help=(
         "give up when a rank does not come back for S seconds (default 60)"
+    ))  # fmt: skip
+
+    nccl = parser.add_argument_group("how --algo nccl is measured, on GPUs (as in nccl-tests)")
+    nccl.add_argument("-R", "--local-register", type=int, metavar="0/1/2", help=(
+        "buffers in NCCL's own memory, registered (1) or symmetric (2) (default 0)"
+    ))  # fmt: skip
+    nccl.add_argument("-G", "--cudagraph", type=int, metavar="N", help=(
+        "all-reduces in a CUDA graph, which a sample launches N times (default 0: no graph)"
+    ))  # fmt: skip
+    nccl.add_argument("-z", "--blocking", type=int, choices=(0, 1), metavar="0/1", help=(
+        "the host waits after each all-reduce, and its clock is read (default 0)"
     ))  # fmt: skip
 
     fabric = parser.add_argument_group("on a modelled network (docs/emulation.md)", (
@@ -253,6 +266,9 @@ def _options(args, *, mpi: bool):
             check=bool(args.check),
             fresh=args.fresh,
         ),
+        nccl_register=args.local_register,
+        nccl_graph=args.cudagraph,
+        nccl_blocking=None if args.blocking is None else bool(args.blocking),
         timeout=args.timeout,
         pin=not args.no_pin,
         fabric=args.fabric,

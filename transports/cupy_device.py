@@ -328,6 +328,19 @@ class CupyDevice:
         """Until all work is done. Raises Stalled."""
         self.wait(self.event())
 
+    def here(self):
+        return self._device
+
+    def begin_capture(self) -> None:
+        with self._device, self._stream:
+            self._stream.begin_capture()
+
+    def end_capture(self) -> Any:
+        with self._device, self._stream:
+            graph = self._stream.end_capture()
+            graph.upload(self._stream)
+        return graph
+
     def share(self, address: int) -> bytes:
         with self._device:
             return self._cupy.cuda.runtime.ipcGetMemHandle(address)

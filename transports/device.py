@@ -16,9 +16,10 @@ behind ``Device``: CuPy's is cupy_device.py; tests bring one that runs walk.cu o
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ from ..kernels.dtypes import find_device_dtype
 from .device_programs import Codes, calls, largest_call, steps_of
 from .gate import Gate, in_parts
 from .memory import Connection, Layout
-from .nccl import Group
+from .nccl import Group, How
 from .program import MODE_NAMES, Peers, Program, Tuning, causality, lower
 from .session import Job, Stalled, Unavailable
 
@@ -101,6 +102,15 @@ class Device(Protocol):
 
     def hold(self, word: int, turn: int, limit_ns: int) -> None:
         """What follows in the stream begins when the pinned int64 at `word` is `turn` or more, or after `limit_ns`."""
+
+    def here(self) -> AbstractContextManager:
+        """A context in which it is the current device, for what other libraries do."""
+
+    def begin_capture(self) -> None:
+        """What follows in the stream is kept, not done, until `end_capture`."""
+
+    def end_capture(self) -> Any:
+        """A graph for `launch_graph`."""
 
     def share(self, address: int) -> bytes:
         """A handle of memory of `allocate`, for other processes of this machine. Only for crews of several processes."""
@@ -188,12 +198,13 @@ class DeviceSession:
         eager_bytes: int | None = None,
         flush: bool = True,
         open_nccl: Callable[[Sequence[int]], Group] | None = None,
+        nccl: How = How(),  # noqa: B008
         crew: DeviceCrew | None = None,
     ):
         """devices: of this process; its i-th rank lives on devices[i * len(devices) // ranks of this process]. way: "walk",
         "steps" or "auto" (the faster one, measured for each job); timeout: seconds one wait on the device may last; flush:
         clear the cache before each sample; open_nccl: ordinal of each rank's device -> NCCL's communicators, for jobs of
-        algorithm "nccl"; crew: None: all ranks are here.
+        algorithm "nccl", which are measured as `nccl` says; crew: None: all ranks are here.
 
         Raises Unavailable, MemoryError.
         """
@@ -219,7 +230,9 @@ class DeviceSession:
         self.chosen = ""  # the way the prepared job takes
         self.epoch = 1
         self.fault = self.clock = None  # as session.Session has them
-        self._open_nccl, self._nccl = open_nccl, None
+        self._open_nccl, self._nccl, self._how = open_nccl, None, nccl
+        self._nccl_buffers: np.ndarray | None = None  # as `buffers`, where NCCL has its own
+        self._nccl_graphs: dict[int, list] = {}  # all-reduces of the prepared job in a graph -> each device's
 
         self._tables = [[d.allocate(256 * 8) for _ in range(2)] for d in self.devices]
         self._counter = [d.allocate(256) for d in self.devices]
@@ -321,7 +334,19 @@ class DeviceSession:
         if self._nccl is None:
             self._nccl = self._open_nccl([self.devices[i].id for i in self.device_of.values()])
         self._nccl_codes = self._nccl.codes(job.dtype, job.op)
+        if self._how.register and self._nccl_buffers is None:
+            self._nccl_buffers = self.buffers.copy()
+            here = [self.devices[i].here() for i in self.device_of.values()]
+            for which in (INPUT, OUTPUT):
+                made = self._nccl.buffers(here, max(self.buffer_bytes, 256), self._how.register)
+                self._nccl_buffers[list(self.device_of), which] = made
+        self._nccl_graphs.clear()
         self.job, self.programs, self.message_modes, self._loaded, self.chosen = job, {}, {}, [], "nccl"
+
+    def _address(self, rank: int, which: int) -> int:
+        """Where the prepared job has a rank's INPUT or OUTPUT."""
+        own = self.job.algorithm == "nccl" and self._nccl_buffers is not None
+        return int((self._nccl_buffers if own else self.buffers)[rank, which])
 
     def _blocks_wanted(self, itemsize: int) -> int:
         largest = max(largest_call(p.code[0], itemsize) for p in self.programs.values())
@@ -389,7 +414,7 @@ class DeviceSession:
         k = max(1, min(COST_REPEATS_MAX, int(COST_SECONDS / max(first, 1e-9))))
         some, twice = self._median(k), self._median(2 * k)
         found = {"slope": (twice - some) / k, "launch_each": twice / (2 * k)}
-        if self.chosen == "walk":
+        if self.chosen == "walk" or (self.chosen == "nccl" and self._how.graph):
             found |= {"launch_each": self._median(2 * k, launch_each=True) / (2 * k), "one_launch": twice / (2 * k)}
         return found
 
@@ -404,8 +429,8 @@ class DeviceSession:
             if not n:
                 continue
             if not job.in_place:
-                device.launch(f"fill_{size}", "uint8", (int(self.buffers[r, OUTPUT]), first, job.count, 0), n)
-            where = int(self.buffers[r, OUTPUT if job.in_place else INPUT])
+                device.launch(f"fill_{size}", "uint8", (self._address(r, OUTPUT), first, job.count, 0), n)
+            where = self._address(r, OUTPUT if job.in_place else INPUT)
             device.launch(f"fill_{size}", "uint8", (where, second, job.count, start), n)
 
     def check(self, low: np.ndarray, high: np.ndarray, start: int = 0) -> int:
@@ -416,7 +441,7 @@ class DeviceSession:
             device.upload(self._tables[i][1], np.ascontiguousarray(high))
             device.zero(self._counter[i], 8)
         for r, i in self.device_of.items() if self.nbytes else ():
-            arguments = (int(self.buffers[r, OUTPUT]), *self._tables[i], self.job.count, start, self._counter[i])
+            arguments = (self._address(r, OUTPUT), *self._tables[i], self.job.count, start, self._counter[i])
             self.devices[i].launch("check_range", self._dtype, arguments, self.nbytes)
         for i, device in enumerate(self.devices):
             wrong += int(device.download(self._counter[i], np.dtype(np.uint64), 1)[0])
@@ -424,11 +449,11 @@ class DeviceSession:
 
     def write(self, rank: int, which: int, values: np.ndarray) -> None:
         """Put values into the buffer of a rank of this process; for tests and examples."""
-        self.devices[self.device_of[rank]].upload(int(self.buffers[rank, which]), np.ascontiguousarray(values))
+        self.devices[self.device_of[rank]].upload(self._address(rank, which), np.ascontiguousarray(values))
 
     def read(self, rank: int, which: int) -> np.ndarray:
         d = find_device_dtype(self.job.dtype)
-        return self.devices[self.device_of[rank]].download(int(self.buffers[rank, which]), d.storage, self.job.count)
+        return self.devices[self.device_of[rank]].download(self._address(rank, which), d.storage, self.job.count)
 
     def run(self) -> None:
         """One all-reduce, untimed. Raises Stalled."""
@@ -438,11 +463,7 @@ class DeviceSession:
     def _enqueue(self, inner: int, *, launch_each: bool = False) -> None:
         """Put `inner` all-reduces into the devices' streams; launch_each: walk with a launch for each, too."""
         if self.chosen == "nccl":
-            receives = [int(self.buffers[r, OUTPUT]) for r in self.crew.mine]
-            sends = receives if self.job.in_place else [int(self.buffers[r, INPUT]) for r in self.crew.mine]
-            streams = [self.devices[i].stream_address for i in self.device_of.values()]
-            for _ in range(inner):
-                self._nccl.all_reduce(sends, receives, self.job.count, self._nccl_codes, streams)
+            self._all_reduce_by_nccl(inner)
             return
         if self.chosen == "steps":
             for e in range(self.epoch, self.epoch + inner):
@@ -451,6 +472,52 @@ class DeviceSession:
             return
         for part in [1] * inner if launch_each else [inner]:
             self._walk(part)
+
+    def _all_reduce_by_nccl(self, inner: int) -> None:
+        receives = [self._address(r, OUTPUT) for r in self.crew.mine]
+        sends = receives if self.job.in_place else [self._address(r, INPUT) for r in self.crew.mine]
+        streams = [self.devices[i].stream_address for i in self.device_of.values()]
+        for _ in range(inner):
+            self._nccl.all_reduce(sends, receives, self.job.count, self._nccl_codes, streams)
+
+    def _nccl_graph(self, inner: int) -> list:
+        """A graph of `inner` all-reduces for each device, captured once a job."""
+        if inner not in self._nccl_graphs:
+            for device in self.devices:
+                device.begin_capture()
+            try:
+                self._all_reduce_by_nccl(inner)
+            finally:
+                self._nccl_graphs[inner] = [device.end_capture() for device in self.devices]
+        return self._nccl_graphs[inner]
+
+    def _launch_nccl_graphs(self, graphs: list, times: int) -> None:
+        for _ in range(times):
+            for device, graph in zip(self.devices, graphs):
+                device.launch_graph(graph)
+
+    def _seconds_of_nccl(self, inner: int) -> float:
+        """As `_seconds`, in the way that `How` says."""
+        if self._how.blocking:
+            self._finish()
+            self.crew.barrier()
+            began = time.perf_counter()
+            for _ in range(inner):
+                self._all_reduce_by_nccl(1)
+                self._finish()
+            return time.perf_counter() - began
+        graphs = self._nccl_graph(inner)
+        launches = self._how.graph
+        taken = sum(
+            self.gate.seconds(lambda part=part: self._launch_nccl_graphs(graphs, part))
+            for part in in_parts(launches, 1)
+        )
+        return taken / launches
+
+    def _finish(self) -> None:
+        """Wait for all work of this process."""
+        for device, counter in zip(self.devices, self._counter):
+            device.download(counter, np.dtype(np.int64), 1)
 
     def _walk(self, inner: int) -> None:
         epoch = self.epoch
@@ -467,8 +534,7 @@ class DeviceSession:
 
     def _look(self) -> None:
         """Wait for all work, of all processes, and raise Stalled where a wait on the device ran out of patience."""
-        for device, counter in zip(self.devices, self._counter):
-            device.download(counter, np.dtype(np.int64), 1)
+        self._finish()
         if self._nccl is not None and (problem := self._nccl.failed()):
             raise RuntimeError(f"NCCL: {problem}")
         self.crew.barrier()  # now nobody reads others' buffers any more, and the word that follows is the last word
@@ -477,6 +543,8 @@ class DeviceSession:
 
     def _seconds(self, inner: int, *, launch_each: bool = False) -> float:
         """Seconds of `inner` all-reduces in a row, on the slowest device."""
+        if self.chosen == "nccl" and (self._how.blocking or self._how.graph) and not launch_each:
+            return self._seconds_of_nccl(inner)
         launches = 0 if self.chosen == "walk" and not launch_each else 1
         return sum(
             self.gate.seconds(lambda part=part: self._enqueue(part, launch_each=launch_each))
@@ -515,3 +583,4 @@ class DeviceSession:
             if self._nccl is not None:
                 all_of_them.callback(self._nccl.close)
                 self._nccl = None
+            self._nccl_graphs.clear()

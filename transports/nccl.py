@@ -1,12 +1,16 @@
 """NCCL's own all-reduce through CuPy, measured beside ours: one rank a GPU, of this process or of an MPI job.
 
-NCCL chooses algorithm and protocol by itself; NCCL_ALGO and NCCL_PROTO, if set, go into the record (`settings`).
+NCCL chooses algorithm and protocol by itself; NCCL_ALGO and NCCL_PROTO, if set, go into the record (`settings`). What CuPy has no
+call for, memory of NCCL's own and its registration, goes to the same library by ctypes (`Library`).
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 from ..kernels.dtypes import find_device_dtype
@@ -25,6 +29,11 @@ ENVIRONMENT = (
     "NCCL_NVLS_ENABLE",
     "NCCL_P2P_DISABLE",
 )
+LOCAL, SYMMETRIC = 1, 2  # -R: how buffers are registered
+SYMMETRIC_WINDOW = 1  # NCCL_WIN_COLL_SYMMETRIC
+REGISTER_SINCE = {LOCAL: 21900, SYMMETRIC: 22700}  # ncclMemAlloc and ncclCommRegister; ncclCommWindowRegister
+FLOAT8 = {"float8_e4m3": 10, "float8_e5m2": 11}  # ncclFloat8e4m3, ncclFloat8e5m2, for which CuPy has no name
+FLOAT8_SINCE = 22400
 INSTALL = "pip install nvidia-nccl-cu13 (or nvidia-nccl-cu12), or a system's libnccl.so.2, beside CuPy"
 
 
@@ -51,19 +60,79 @@ def settings(nccl) -> dict:
     return {"version": version(nccl), **{name: os.environ[name] for name in ENVIRONMENT if name in os.environ}}
 
 
+@dataclass(frozen=True)
+class How:
+    """How NCCL is measured, by nccl-tests' flags. register: -R, 0, LOCAL or SYMMETRIC; graph: -G, launches of a CUDA graph of
+    all-reduces that make a sample, or 0; blocking: -z, the host waits after each all-reduce."""
+
+    register: int = 0
+    graph: int = 0
+    blocking: bool = False
+
+
+class Library:
+    """libnccl's calls by name, for those that CuPy has not."""
+
+    def __init__(self):
+        self._calls = ctypes.CDLL("libnccl.so.2")  # CuPy has loaded it
+        self._calls.ncclGetErrorString.restype = ctypes.c_char_p
+
+    def call(self, name: str, *arguments) -> None:
+        """Integers are passed as 64 bits. Raises RuntimeError with NCCL's words."""
+        passed = [ctypes.c_uint64(x) if isinstance(x, int) else x for x in arguments]
+        status = getattr(self._calls, name)(*passed)
+        if status:
+            raise RuntimeError(f"{name}: {self._calls.ncclGetErrorString(status).decode()}")
+
+
 class Group:
     """Communicators of all ranks of this process, one a GPU; `all_reduce` puts one all-reduce into their streams."""
 
-    def __init__(self, nccl, communicators: Sequence[Any]):
-        self._nccl, self._communicators = nccl, list(communicators)
+    def __init__(self, nccl, communicators: Sequence[Any], library: Library | None = None):
+        self._nccl, self._communicators, self._library = nccl, list(communicators), library
+        self._kept: list[tuple[AbstractContextManager, int]] = []  # (the device, NCCL's memory)
+        self._registered: list[tuple[int, int, int]] = []  # (-R, communicator's index, handle)
 
     def codes(self, dtype: str, op: str) -> tuple[int, int]:
         """NCCL's numbers. Raises Unavailable for what NCCL does not reduce."""
         name = find_device_dtype(dtype).name
-        code = getattr(self._nccl, DTYPES.get(name, ""), None) if name in DTYPES else None
+        code = getattr(self._nccl, DTYPES[name], None) if name in DTYPES else FLOAT8.get(name)
+        if name in FLOAT8 and self._nccl.get_version() < FLOAT8_SINCE:
+            raise Unavailable(f"--algo nccl: NCCL {version(self._nccl)} has no {name}; accepted: NCCL 2.24 or later")
         if code is None:
             raise Unavailable(f"--algo nccl does not reduce {name} through CuPy; accepted: {', '.join(DTYPES)}")
         return code, getattr(self._nccl, OPS[op])
+
+    def buffers(self, devices: Sequence[AbstractContextManager], nbytes: int, register: int) -> list[int]:
+        """A buffer of NCCL's own memory for each rank of this process, registered as -R says; devices: contexts in which each
+        rank's GPU is the current one. Raises Unavailable, MemoryError."""
+        since = REGISTER_SINCE[register]
+        if self._nccl.get_version() < since:
+            raise Unavailable(
+                f"-R {register}: NCCL {version(self._nccl)} cannot; accepted: NCCL {since // 10000}.{since // 100 % 100} or later"
+            )
+        library = self._library = self._library or Library()
+        made = []
+        for device in devices:
+            at = ctypes.c_void_p()
+            with device:
+                try:
+                    library.call("ncclMemAlloc", ctypes.byref(at), nbytes)
+                except RuntimeError as error:
+                    raise MemoryError(f"{nbytes} bytes of NCCL's memory were refused: {error}") from None
+            made.append(at.value)
+            self._kept.append((device, at.value))
+        handles = [ctypes.c_void_p() for _ in made]
+        self._nccl.groupStart()  # a window is registered by all ranks together
+        for communicator, at, handle in zip(self._communicators, made, handles):
+            if register == SYMMETRIC:
+                window = (ctypes.byref(handle), SYMMETRIC_WINDOW)
+                library.call("ncclCommWindowRegister", communicator.comm, at, nbytes, *window)
+            else:
+                library.call("ncclCommRegister", communicator.comm, at, nbytes, ctypes.byref(handle))
+        self._nccl.groupEnd()
+        self._registered += [(register, i, handle.value) for i, handle in enumerate(handles)]
+        return made
 
     def all_reduce(
         self, sends: Sequence[int], receives: Sequence[int], count: int, codes: tuple[int, int], streams: Sequence[int]
@@ -87,12 +156,20 @@ class Group:
         return None
 
     def close(self) -> None:
+        for register, index, handle in self._registered:
+            name = "ncclCommWindowDeregister" if register == SYMMETRIC else "ncclCommDeregister"
+            self._library.call(name, self._communicators[index].comm, handle)
+        for device, at in self._kept:
+            with device:
+                self._library.call("ncclMemFree", at)
+        self._registered.clear()
+        self._kept.clear()
         for communicator in self._communicators:
             communicator.destroy()
         self._communicators.clear()
 
 
-def of_this_process(device_ids: Sequence[int], nccl=None) -> Group:
+def of_this_process(device_ids: Sequence[int], nccl=None, calls: Library | None = None) -> Group:
     """Rank i on GPU device_ids[i], all different. Raises Unavailable."""
     nccl = nccl or library()
     if len(set(device_ids)) != len(device_ids):
@@ -100,7 +177,7 @@ def of_this_process(device_ids: Sequence[int], nccl=None) -> Group:
             f"--algo nccl takes one rank a GPU, and here are {len(device_ids)} ranks on {len(set(device_ids))}; accepted: "
             f"--ranks {len(set(device_ids))}"
         )
-    return Group(nccl, nccl.NcclCommunicator.initAll(list(device_ids)))
+    return Group(nccl, nccl.NcclCommunicator.initAll(list(device_ids)), calls)
 
 
 def of_a_job(comm, nccl=None) -> Group:

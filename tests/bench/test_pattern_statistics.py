@@ -6,21 +6,22 @@ import numpy as np
 import pytest
 from busbw.bench.pattern import SIGNIFICAND_BITS, pattern
 from busbw.bench.statistics import median_interval, relative_half_width, settled
-from busbw.kernels.dtypes import DTYPES, OPS, find_dtype, float32_from_bfloat16
+from busbw.kernels import selftest
+from busbw.kernels.dtypes import DEVICE_DTYPES, OPS, find_device_dtype, float32_from_bfloat16
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
 def values(p, dtype):
     """The pattern's contributions as Python numbers, [ranks][256]."""
-    tables = float32_from_bfloat16(p.tables) if dtype == "bfloat16" else p.tables
+    tables = selftest.numbers(p.tables, find_device_dtype(dtype))
     return [[x.item() for x in row] for row in tables]
 
 
 def exact(op, column, ranks, dtype):
     """One element's all-reduce in Python's own arithmetic, wrapped to the integer type where it is one."""
     total = {"sum": sum, "avg": sum, "prod": math.prod, "min": min, "max": max}[op](column)
-    d = find_dtype(dtype)
+    d = find_device_dtype(dtype)
     if d.is_float:
         return total / ranks if op == "avg" else total
     bits = 8 * d.itemsize
@@ -33,7 +34,7 @@ def exact(op, column, ranks, dtype):
 
 
 @pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("dtype", list(DEVICE_DTYPES))
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
 def test_the_answer_is_the_exact_all_reduce_of_the_values(dtype, op, ranks):
     p = pattern(dtype, op, ranks)
@@ -41,7 +42,7 @@ def test_the_answer_is_the_exact_all_reduce_of_the_values(dtype, op, ranks):
     for h in range(256):
         true = exact(op, columns[h], ranks, dtype)
         assert p.low[h] <= true <= p.high[h]
-    if op != "avg" or not find_dtype(dtype).is_float:
+    if op != "avg" or not find_device_dtype(dtype).is_float:
         assert p.exact
 
 
@@ -49,6 +50,22 @@ def test_the_answer_is_the_exact_all_reduce_of_the_values(dtype, op, ranks):
 def test_sums_of_many_ranks_stay_exact_while_the_significand_can_count_them(dtype):
     ranks = min(256, 2 ** SIGNIFICAND_BITS[dtype])
     assert pattern(dtype, "sum", ranks).exact
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3", "float8_e5m2"])
+@pytest.mark.parametrize("ranks", [9, 17, 1000])
+def test_8_bit_sums_are_exact_in_any_order_over_any_ranks(dtype, ranks):
+    d = find_device_dtype(dtype)
+    for op in ("sum", "avg"):
+        p = pattern(dtype, op, ranks)
+        contributions = selftest.numbers(p.tables, d)
+        assert (contributions != 0).any(axis=1).all()  # whoever is left out or comes twice shows somewhere
+        total = np.zeros(256, np.float32)
+        for row in np.random.default_rng(1).permutation(contributions):
+            total = selftest.numbers(selftest.stored(total + row, d), d)
+        if op == "avg":
+            total = selftest.numbers(selftest.stored(total / np.float32(ranks), d), d)
+        assert np.all((p.low <= total) & (total <= p.high)) and (p.exact or op == "avg")
 
 
 def test_beyond_that_the_bound_holds_for_any_order():

@@ -87,7 +87,16 @@ def test_back_to_back_all_reduces_never_see_stale_data(shim_folder, algorithm):
 
 
 @pytest.mark.parametrize(
-    "dtype, op", [("float64", "prod"), ("bfloat16", "sum"), ("float16", "avg"), ("int8", "avg"), ("uint64", "max")]
+    "dtype, op",
+    [
+        ("float8_e4m3", "avg"),
+        ("float8_e5m2", "sum"),
+        ("float64", "prod"),
+        ("bfloat16", "sum"),
+        ("float16", "avg"),
+        ("int8", "avg"),
+        ("uint64", "max"),
+    ],
 )
 @pytest.mark.parametrize("way", ["walk", "steps"])
 def test_dtypes_and_ops_give_the_pattern(shim_folder, dtype, op, way):

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import pytest
 import shim_device
 from busbw.bench.measure import Effort, measure
+from busbw.bench.options import OptionError, Options, checked
 from busbw.bench.pattern import pattern
 from busbw.transports import nccl
 from busbw.transports.device import DeviceSession
 from busbw.transports.session import Job, Unavailable
-from fake_nccl import FakeNccl
+from fake_nccl import FakeLibrary, FakeNccl
 
 
 def session(fake, ranks, devices):
@@ -35,6 +36,97 @@ def test_nccl_is_called_for_all_ranks_at_once_and_its_result_is_checked(ranks, d
     assert fake.alive == 0
 
 
+@pytest.mark.parametrize("register, kind", [(1, "local"), (2, "symmetric")])
+def test_buffers_are_nccls_own_and_registered_with_each_communicator(register, kind):
+    fake, library = FakeNccl(), FakeLibrary()
+    gpus = [shim_device.ShimDevice("", resident=0, id=i) for i in range(3)]
+    s = DeviceSession(
+        gpus, 3, 4096, 4096, nccl=nccl.How(register=register),
+        open_nccl=lambda ids: nccl.of_this_process(ids, fake, library),
+    )  # fmt: skip
+    for in_place in (False, True):
+        timing = measure(s, Job("nccl", 99, "float32", "sum", in_place), Effort(iterations=3, warmup=1)).timing
+        assert timing.wrong == 0
+    assert sorted(c for c, _, _ in library.registered.values()) == [1000, 1000, 1001, 1001, 1002, 1002]
+    assert {k for _, _, k in library.registered.values()} == {kind}
+    assert {at for _, at, _ in library.registered.values()} == set(library.memory)
+    s.close()
+    assert not library.registered and not library.memory and fake.alive == 0
+    fake.get_version = lambda: 21800
+    again = nccl.of_this_process([0], fake, library)
+    with pytest.raises(Unavailable, match=f"-R {register}: NCCL 2.18.0 cannot; accepted: NCCL 2.(19|27) or later"):
+        again.buffers([gpus[0].here()], 64, register)
+
+
+class Capturing(shim_device.ShimDevice):
+    """A device whose captures are what NCCL was told meanwhile; the first of a group has them."""
+
+    def begin_capture(self):
+        self.nccl.captured = [] if self.nccl.captured is None else self.nccl.captured
+
+    def end_capture(self):
+        work, self.nccl.captured = self.nccl.captured or [], None
+        return work
+
+    def launch_graph(self, graph):
+        for one in graph:
+            one()
+
+
+def test_a_graph_of_all_reduces_is_launched_as_often_as_asked_for():
+    fake = FakeNccl()
+    gpus = [Capturing("", resident=0, id=i) for i in range(2)]
+    for gpu in gpus:
+        gpu.nccl = fake
+    s = DeviceSession(
+        gpus, 2, 4096, 4096, nccl=nccl.How(graph=5), open_nccl=lambda ids: nccl.of_this_process(ids, fake)
+    )
+    s.prepare(Job("nccl", 99, "float32", "sum"))
+    data = pattern("float32", "sum", 2, seed=1)
+    s.fill(data.table)
+    s.time(1, 3)
+    assert fake.reduced == 5 * 3 and s.check(data.low, data.high) == 0
+    s.time(2, 3)
+    assert fake.reduced == 3 * 5 * 3
+    assert {"slope", "one_launch", "launch_each"} == set(s.costs())
+    timing = measure(s, Job("nccl", 77, "int64", "max"), Effort(iterations=3, warmup=1)).timing  # another graph
+    assert timing.wrong == 0
+
+
+def test_blocking_waits_after_each_all_reduce(monkeypatch):
+    fake = FakeNccl()
+    s = DeviceSession(
+        [shim_device.ShimDevice("", resident=0, id=i) for i in range(2)], 2, 4096, 4096, nccl=nccl.How(blocking=True),
+        open_nccl=lambda ids: nccl.of_this_process(ids, fake),
+    )  # fmt: skip
+    s.prepare(Job("nccl", 99, "float32", "sum"))
+    seen = []
+    finish = s._finish
+    monkeypatch.setattr(s, "_finish", lambda: (seen.append(fake.reduced), finish()))
+    samples, _ = s.time(1, 4)
+    assert seen == [0, 1, 2, 3, 4, 4] and samples[0] > 0
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        ({"nccl_register": 1}, "-R 1 is about NCCL's all-reduce; accepted: with --algo nccl, on GPUs"),
+        ({"nccl_graph": 3}, "-G 3 is about"),
+        ({"nccl_blocking": True}, "-z 1 is about"),
+        ({"nccl_register": 3, "algorithms": ("nccl",)}, "accepted are 0, 1"),
+        ({"nccl_graph": -1, "algorithms": ("nccl",)}, "accepted are 0 to 1000"),
+        ({"nccl_graph": 1, "nccl_blocking": True, "algorithms": ("nccl",)}, "accepted: one of them"),
+        ({"nccl_register": 1, "algorithms": ("nccl",), "backend": "cpu"}, "needs GPUs"),
+        ({"dtypes": ("f8e4m3",), "backend": "cpu"}, "-d float8_e4m3 is of GPUs and --backend cupy"),
+    ],
+)
+def test_what_is_about_nccl_on_gpus_is_refused_elsewhere_in_one_line(more, words):
+    with pytest.raises(OptionError, match=words) as caught:
+        checked(Options(last=64, **more), mpi=False)
+    assert "\n" not in str(caught.value)
+    assert checked(Options(last=64, backend="cpu", nccl_register=0, nccl_graph=0, nccl_blocking=False), mpi=False)
+
+
 def test_two_ranks_on_one_gpu_are_refused_with_what_would_be_accepted():
     s = session(FakeNccl(), 4, 2)
     with pytest.raises(Unavailable, match=r"one rank a GPU.*accepted: --ranks 2"):
@@ -51,8 +143,11 @@ def test_what_nccl_says_went_wrong_ends_the_run():
 
 
 def test_a_dtype_that_cupy_does_not_pass_on_is_refused():
-    group = nccl.of_this_process([0], FakeNccl())
-    with pytest.raises(Unavailable, match="float8_e4m3"):
+    fake = FakeNccl()
+    group = nccl.of_this_process([0], fake)
+    assert [group.codes(d, "sum")[0] for d in ("float8_e4m3", "f8e5m2")] == [10, 11]  # nccl.h
+    fake.get_version = lambda: 22307
+    with pytest.raises(Unavailable, match=r"NCCL 2\.23\.7 has no float8_e4m3"):
         group.codes("float8_e4m3", "sum")
     with pytest.raises(Unavailable, match="bfloat16"):  # an NCCL too old for it
         group.codes("bfloat16", "sum")
