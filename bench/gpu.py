@@ -225,7 +225,7 @@ def lines(options, session) -> list[str]:
         found.append(f"# {options.backend_note}")
     if options.backend == "numba-cuda":
         found.append(
-            "# one launch a message, no CUDA graph: small sizes take the host's launches; --backend cupy has a walk"
+            "# one launch a message, and the host's are in the times: small sizes show them; --backend cupy has a walk"
         )
     elif session.crew.transport == "device" and options.gpus is None and (there := gpus_here()) > 1:
         found.append(f"# one of {there} GPUs, which cannot read one another's memory; mpirun -np {there} takes all")

@@ -58,6 +58,17 @@ def _kernel(name: str, dtype: str, device_id: int):
     return dispatcher, dispatcher.overloads[signature.args].max_cooperative_grid_blocks(THREADS)
 
 
+def _device_id() -> int:
+    from numba import cuda
+
+    return 0 if simulated() else cuda.get_current_device().id
+
+
+def load(kernel: str, dtype: str) -> None:
+    """Compile a kernel and put it on the current device, before a capture, in which neither may happen."""
+    _kernel(kernel, dtype, _device_id())
+
+
 @lru_cache(maxsize=256)
 def _configured(dispatcher, blocks: int, threads: int, stream: Any):
     """The dispatcher on a grid. Numba warns of every grid below 128 blocks, which small messages have for a reason: blocks with
@@ -78,10 +89,7 @@ class _Driver:
         return device.from_interface(name, array)
 
     def launch(self, kernel: str, dtype: str, arguments: Sequence[int], nbytes: int, stream: Any) -> None:
-        from numba import cuda
-
-        device_id = 0 if simulated() else cuda.get_current_device().id
-        dispatcher, most = _kernel(kernel, dtype, device_id)
+        dispatcher, most = _kernel(kernel, dtype, _device_id())
         threads = SIMULATED_THREADS if simulated() else THREADS
         blocks = device.blocks_for(nbytes, threads, most)
         _configured(dispatcher, blocks, threads, _stream(stream))(*[np.int64(x) for x in arguments])

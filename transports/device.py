@@ -33,6 +33,7 @@ from .device_programs import Codes, calls, largest_call, steps_of
 from .gate import Gate, in_parts
 from .memory import Connection, Layout
 from .nccl import Group, How
+from .nvtx import nvtx_range
 from .program import MODE_NAMES, Peers, Program, Tuning, causality, lower
 from .session import Job, Stalled, Unavailable
 
@@ -563,8 +564,9 @@ class DeviceSession:
 
         across: how the times of several processes make one; fresh: of ranks with caches of their own, and changes nothing here.
         """
-        out = np.array([self._sample(inner) for _ in range(samples)])
-        self._look()
+        with nvtx_range(f"{self.crew.activity}, {self.chosen}, {samples} x {inner}"):
+            out = np.array([self._sample(inner) for _ in range(samples)])
+            self._look()
         return self.crew.combine(out, across), 0
 
     def abort(self, error: BaseException) -> None:

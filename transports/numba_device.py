@@ -1,8 +1,9 @@
 """A GPU through numba-cuda, as device.py wants it: one launch a row, with the kernels of kernels/numba_cuda.py.
 
-There is no persistent walk (its flags need acquire and release, which Numba has no words for) and no CUDA graph (Numba cannot
-capture one), so latency is the host's launches; bandwidth of large messages is not the worse for it. Under
-NUMBA_ENABLE_CUDASIM=1 all of it runs on the CPU, slowly, and times mean nothing.
+There is no persistent walk (its flags need acquire and release, which Numba has no words for). The launches of an all-reduce are
+captured in a CUDA graph where numba-cuda takes a GraphBuilder of cuda.core for a stream (0.30 does); else each is the host's, and
+latency is theirs. There is no gate (gate.py), so times have the host's launch of the graph in them. Under NUMBA_ENABLE_CUDASIM=1
+all of it runs on the CPU, slowly, and times mean nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,21 @@ def open_devices() -> list[NumbaDevice]:
     if reason:
         raise Unavailable(f"--backend numba-cuda: {reason}")
     return [NumbaDevice()]
+
+
+def graph_builder() -> Any:
+    """A new GraphBuilder of the current device, or None where numba-cuda launches no kernel into one."""
+    from numba.cuda.cudadrv import driver
+
+    if not hasattr(driver, "GraphBuilder"):
+        return None
+    try:
+        from cuda.core import Device
+    except ImportError:  # cuda-core before 0.5
+        from cuda.core.experimental import Device
+    device = Device()
+    device.set_current()
+    return device.create_graph_builder()
 
 
 class _Driver:
@@ -188,8 +204,22 @@ class NumbaDevice:
         raise Unavailable("--backend numba-cuda has no persistent walk; accepted: one launch a step, or --backend cupy")
 
     def graph(self, dtype: str, op: str, steps: Sequence[tuple[int, int, int]]) -> Any:
-        """The launches of all rows, in order: (kernel, dtype, arguments, bytes of the result)."""
-        return [launch for address, rows, _ in steps for launch in self._launches(dtype, op, address, rows)]
+        """The launches of all rows, in order, captured where that can be: else (kernel, dtype, arguments, bytes) of each."""
+        launches = [launch for address, rows, _ in steps for launch in self._launches(dtype, op, address, rows)]
+        builder = None if self._simulated or not launches else graph_builder()
+        return launches if builder is None else self._captured(builder, launches)
+
+    def _captured(self, builder: Any, launches: list) -> Any:
+        for kernel, dtype, _, _ in launches:
+            numba_cuda.load(kernel, dtype)  # nothing may be compiled or loaded in a capture
+        builder.begin_building()
+        try:
+            for kernel, dtype, arguments, nbytes in launches:
+                if nbytes:
+                    numba_cuda.launch(kernel, dtype, arguments, nbytes, builder)
+        finally:
+            builder.end_building()
+        return builder.complete()
 
     def _launches(self, dtype: str, op: str, address: int, rows: int):
         itemsize = find_device_dtype(dtype).itemsize
@@ -205,8 +235,17 @@ class NumbaDevice:
                 raise ValueError(f"a row calls {int(row[FN])}")
 
     def launch_graph(self, graph: Any) -> None:
-        for kernel, dtype, arguments, nbytes in graph or ():
-            self.launch(kernel, dtype, arguments, nbytes)
+        if isinstance(graph, list):
+            for kernel, dtype, arguments, nbytes in graph:
+                self.launch(kernel, dtype, arguments, nbytes)
+        else:
+            graph.launch(self._core_stream())
+
+    def _core_stream(self) -> Any:
+        """Numba's stream, as cuda.core has it."""
+        from numba.cuda.cudadrv.driver import _to_core_stream
+
+        return _to_core_stream(self._stream)
 
     def event(self) -> Any:
         return self._memory.event()

@@ -35,4 +35,30 @@ session = DeviceSession(open_devices(), 2, 4096, 4096)
 found = measure(session, Job("ring", 50, "float32", "sum"), Effort(iterations=2, warmup=1))
 if found.timing.wrong or min(found.timing.samples) <= 0:
     bad.append(f"measure: {found.timing}")
+
+
+class Builder:
+    """A GraphBuilder's part: kernels are launched into it between its beginning and its end."""
+
+    def __init__(self):
+        self.said = []
+
+    def begin_building(self):
+        self.said.append("begin")
+
+    def end_building(self):
+        self.said.append("end")
+
+    def complete(self):
+        return ("graph", *self.said)
+
+
+(device,) = open_devices()
+array, builder = device.allocate(256), Builder()
+device.upload(array, np.arange(64, dtype=np.float32))
+rows = [("reduce_sum", "float32", (array + 128, 0, array, array + 64, 16, 1), 64), ("copy", "uint8", (0, 0, 0, 0), 0)]
+if device._captured(builder, rows) != ("graph", "begin", "end"):
+    bad.append(f"captured: {builder.said}")
+if not np.array_equal(device.download(array + 128, np.dtype(np.float32), 16), np.arange(16, dtype=np.float32) * 2 + 16):
+    bad.append("a launch into a graph did not get its arguments")
 print(json.dumps({"bad": bad, "tried": tried}))

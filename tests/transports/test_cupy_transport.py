@@ -3,6 +3,7 @@
 import gc
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_cupy
 import numpy as np
@@ -157,6 +158,21 @@ def test_what_goes_wrong_on_the_device_is_said_at_once(fake):
     device.hold(device.pinned(8), 1 << 60, int(1e18))  # a device that never goes on
     with pytest.raises(Stalled, match="0\\.05 s"):
         device.seconds(event, device.event())
+
+
+def test_what_is_timed_has_a_range_where_there_is_nvtx(fake, monkeypatch):
+    said = []
+    marks = SimpleNamespace(available=True, RangePush=said.append, RangePop=lambda: said.append("pop"))
+    session = DeviceSession(cupy_device.open_devices([0]), 2, 1 << 12, 1 << 12, way="walk", timeout=20.0)
+    session.prepare(Job("ring", 100, "float32", "sum"))
+    session.crew.activity = "size 400 B, ring"
+    session.time(1, 2)  # the stand-in has none
+    monkeypatch.setattr(fake.cupy.cuda, "nvtx", marks, raising=False)
+    session.time(3, 2)
+    assert said == ["size 400 B, ring, walk, 3 x 2", "pop"]
+    marks.available = False
+    session.time(1, 2)
+    assert len(said) == 2
 
 
 def test_a_gpu_that_is_too_old_is_not_available(fake, monkeypatch):

@@ -118,3 +118,21 @@ print("{}")
 def test_cupy_has_the_calls_that_the_device_uses(python):
     pytest.importorskip("cupy")
     assert python("-c", NAMES).result == {}
+
+
+def test_numba_cuda_takes_a_graph_builder_for_a_stream():
+    # As numba_device.graph_builder has it, in the installed packages; what the driver says to it is not tried.
+    from numba.cuda.cudadrv import driver
+
+    if not hasattr(driver, "GraphBuilder"):
+        pytest.skip("this numba-cuda launches no kernel into a graph")
+    from cuda.core import Device
+
+    assert hasattr(Device, "create_graph_builder") and hasattr(Device, "set_current")
+    for name in ("begin_building", "end_building", "complete"):
+        assert hasattr(driver.GraphBuilder, name)
+
+    class Builder(driver.GraphBuilder):
+        stream = "the capturing stream"
+
+    assert driver._to_core_stream(driver.GraphBuilder.__new__(Builder)) == "the capturing stream"
