@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..bench.record import RecordError, ResultFile, read
+from .logs import OWN
 from .logs import read as read_log
 from .logs.records import records
 
@@ -17,7 +18,7 @@ def results_of(path: str | os.PathLike, ranks: int | None = None) -> ResultFile:
     """
     try:
         with open(path, "rb") as f:
-            own = f.read(4096).lstrip().startswith(b'{"schema":"busbw.')
+            own = f.read(4096).lstrip().startswith(OWN)
     except OSError as e:
         raise RecordError(f"{path}: cannot be read: {e.strerror}") from None
     if own:

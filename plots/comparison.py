@@ -90,7 +90,7 @@ def _picture(drawable: list[Comparison], threshold: float) -> Figure:
     fig.text(
         left / width,
         1 - 0.30 / height,
-        plain(f"{first.a} against {first.b}", 90),
+        plain(f"{plain(first.a, 34)} against {plain(first.b, 34)}", 80),
         fontsize=13,
         fontweight="bold",
         va="center",

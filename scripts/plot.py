@@ -105,9 +105,10 @@ def _kinds(results) -> list[str]:
     from ..plots.best_map import winners
     from ..plots.scaling import rank_counts
 
-    if len(rank_counts(results)) < 2:
-        return ["size"]
     records = [r for f in results for r in f.records]
+    # Logs of others are rarely of one machine over several numbers of ranks, which is what scaling is.
+    if len(rank_counts(results)) < 2 or any("source" in r.options for r in records):
+        return ["size"]
     cells = winners(records)
     contested = any(w.lead < float("inf") for w in cells.values())
     counts, sizes = {p for p, _ in cells}, {s for _, s in cells}

@@ -21,6 +21,7 @@ from ...bench.log import Log
 from ...errors import UserError
 
 MAX_BYTES = 64 << 30
+OWN = b'{"schema":"busbw.'  # how a result file of busbw begins
 
 
 def read(path: str | os.PathLike) -> Log:
@@ -36,6 +37,10 @@ def read(path: str | os.PathLike) -> Log:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: more than {MAX_BYTES >> 30} GiB; accepted: a log of at most that")
         with path.open("rb") as file:
+            if file.peek(64).startswith(OWN):
+                raise UserError(
+                    f"{path}: is a result file of busbw, which every command takes; accepted: a log of another tool"
+                )
             return Scan(str(path)).run(file)
     except OSError as e:
         raise UserError(f"{path}: cannot be read: {e.strerror}") from None

@@ -21,7 +21,7 @@ _NAMES = {
     "sendrecv": "sendrecv", "sendreceive": "sendrecv", "hypercube": "hypercube", "barrier": "barrier", "ibarrier": "barrier",
 }  # fmt: skip
 
-POINT_TO_POINT = frozenset({"sendrecv", "pingpong", "pingping", "latency", "bandwidth", "bibw", "exchange", "pt2pt"})
+POINT_TO_POINT = frozenset({"pingpong", "pingping", "latency", "bandwidth", "bibw", "exchange", "pt2pt"})
 
 _PERF = re.compile(r"\b(\w+?)_perf(?:_mpi)?\b")
 

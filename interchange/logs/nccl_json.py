@@ -106,9 +106,9 @@ def read(text: str, builder: SystemBuilder, first_line: int = 1) -> Draft | None
         else:
             draft.rows.append(row)
     bounds, average = document.get("out_of_bounds"), document.get("average_bus_bandwidth")
-    if isinstance(bounds, dict) and (n := _number(bounds.get("count"))) is not None:
+    if isinstance(bounds, dict) and (n := figure(bounds.get("count"))) is not None:
         draft.out_of_bounds = int(n)
-    if isinstance(average, dict) and (rate := _number(average.get("bandwidth"))) is not None:
+    if isinstance(average, dict) and (rate := figure(average.get("bandwidth"))) is not None:
         draft.average = rate * 1e9
     for e in (document.get("errors") or [])[:20] if isinstance(document.get("errors"), list) else []:
         draft.note(first_line, "warning", f"error in the log: {str(e)[:200]}")
@@ -148,7 +148,7 @@ def _system(document: dict, config: dict, builder: SystemBuilder, draft: Draft) 
                     whole["group"],
                 )
             )
-    threads, gpus = _number(config.get("nthreads")), _number(config.get("ngpus"))
+    threads, gpus = figure(config.get("nthreads")), figure(config.get("ngpus"))
     processes = {(d.host, d.pid) for d in builder.devices}
     if threads and gpus and threads * gpus > 1 and len(processes) == len(builder.devices) > 0:
         draft.devices_hold = int(min(threads * gpus, 1 << 20))
@@ -162,7 +162,7 @@ def _row(result: dict, line: int, draft: Draft) -> Row | None:
     if not any(halves):
         return None
     root = str(result.get("root", "")).strip()
-    count, iterations = result.get("count"), _number(result.get("actual_iterations"))
+    count, iterations = result.get("count"), figure(result.get("actual_iterations"))
     return Row(
         line, size, *halves, count if isinstance(count, int) and 0 <= count <= numbers.MAX_SIZE else None,
         str(result.get("type", ""))[:20],
@@ -181,21 +181,19 @@ def _half(value: object, more: object, draft: Draft) -> Figures | None:
             "units",
             "the times are CPU times (-C): how long the host was busy, not how long the collective took",
         )
-    time, algbw, busbw = (
-        _number(value.get(k)) for k in ("time" if "time" in value else "cpu_time", "alg_bw", "bus_bw")
-    )
+    time, algbw, busbw = (figure(value.get(k)) for k in ("time" if "time" in value else "cpu_time", "alg_bw", "bus_bw"))
     if time is None and algbw is None and busbw is None:
         return None
     more = more if isinstance(more, dict) else {}
-    per = {k: v * 1e-6 for k, name in _PER_ITERATION if (v := _number(more.get(name))) is not None}
+    per = {k: v * 1e-6 for k, name in _PER_ITERATION if (v := figure(more.get(name))) is not None}
     samples = more.get("times_us")
     if isinstance(samples, list):
-        per["samples"] = tuple(n * 1e-6 for s in samples[:MAX_SAMPLES] if (n := _number(s)) is not None)
-    cv = _number(more.get("cv_pct"))
+        per["samples"] = tuple(n * 1e-6 for s in samples[:MAX_SAMPLES] if (n := figure(s)) is not None)
+    cv = figure(more.get("cv_pct"))
     # %lf prints six decimals.
     return Figures(
         seconds=None if time is None else time * 1e-6, algbw=None if algbw is None else algbw * 1e9,
-        busbw=None if busbw is None else busbw * 1e9, wrong=_number(value.get("nwrong")), seconds_error=_error(time) * 1e-6,
+        busbw=None if busbw is None else busbw * 1e9, wrong=figure(value.get("nwrong")), seconds_error=_error(time) * 1e-6,
         algbw_error=_error(algbw) * 1e9, busbw_error=_error(busbw) * 1e9, cv=None if cv is None else cv / 100, **per,
     )  # fmt: skip
 
@@ -212,7 +210,8 @@ def _error(value: float | None) -> float:
     return got[1] if got else 0.0
 
 
-def _number(value: object) -> float | None:
+def figure(value: object) -> float | None:
+    """A finite number that is not negative, also as a string (\"12.5\"); None for anything else (\"nan\", true)."""
     if isinstance(value, str):
         got = numbers.real(value)
         return got[0] if got else None

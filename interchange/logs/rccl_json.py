@@ -1,4 +1,4 @@
-"""rccl-tests -Z json: one object a line, a line for each of out-of-place and in-place.
+"""rccl-tests -Z json: one object a line (or a list of them), an object for each of out-of-place and in-place.
 
 {"#wrong":"0","algBw":0.0534,"busBw":0.0801,"gpus":4,"inPlace":0,"name":"AllReduce","redop":"sum","size":1024,"time":19.18,"type":"float"}
 """
@@ -12,11 +12,27 @@ from ...bench.log import Figures, Row
 from . import numbers
 from .collective import collective
 from .draft import Draft
-from .nccl_json import _number
+from .nccl_json import figure, parse
 
 
 def opens(text: str) -> bool:
     return text.lstrip().startswith("{") and '"busBw"' in text and '"size"' in text
+
+
+def array(text: str, draft: Draft) -> Draft | None:
+    """The table of a document that is a list of such objects, also one that ends too early; None for any other document."""
+    parsed = parse(text) if text.lstrip().startswith("[") else None
+    if parsed is None or not isinstance(parsed[0], list):
+        return None
+    table = RcclTable(draft)
+    for value in parsed[0][:1_000_000]:
+        table.take(1, json.dumps(value))
+    if not draft.rows:
+        return None
+    if not parsed[1]:
+        draft.note(1, "torn", "the document ends too early; whole objects are kept")
+    table.close()
+    return draft
 
 
 class RcclTable:
@@ -45,7 +61,7 @@ class RcclTable:
             return False
         self.draft.collective, self.draft.collective_from = name, "the field name"
         size = value.get("size")
-        time, algbw, busbw = (_number(value.get(k)) for k in ("time", "algBw", "busBw"))
+        time, algbw, busbw = (figure(value.get(k)) for k in ("time", "algBw", "busBw"))
         if (
             isinstance(size, bool)
             or not isinstance(size, int)
@@ -54,12 +70,12 @@ class RcclTable:
         ):
             self.draft.note(number, "skipped", f"an object without a size or without figures: {text.strip()[:60]!r}")
             return True
-        gpus = _number(value.get("gpus"))
+        gpus = figure(value.get("gpus"))
         if gpus and gpus < 1e9:
             self.gpus.add(int(gpus))
         figures = Figures(
             seconds=None if time is None else time * 1e-6, algbw=None if algbw is None else algbw * 1e9,
-            busbw=None if busbw is None else busbw * 1e9, wrong=_number(value.get("#wrong")), seconds_error=(time or 0) * 1e-12,
+            busbw=None if busbw is None else busbw * 1e9, wrong=figure(value.get("#wrong")), seconds_error=(time or 0) * 1e-12,
             algbw_error=(algbw or 0) * 1e3, busbw_error=(busbw or 0) * 1e3,
         )  # fmt: skip
         key = (size, str(value.get("type", "")), str(value.get("redop", "")), str(value.get("numCycle", "")))

@@ -23,20 +23,9 @@ MAX_NOTES = 2000
 _SKIPPED = re.compile(r"^\s*\d[\d_]*\s+[\d.]+\s+[\d.]+\s")
 _BENCH_TITLE = re.compile(r"The average bandwidth of (\w{3,30}) over (\d{1,7}) ranks")
 _ROW_STARTS = frozenset(" 0123456789")
-_NO_LABEL = (
-    "|",
-    "real",
-    "user",
-    "sys",
-    "srun:",
-    "```",
-    "RCCL version",
-    "HIP version",
-    "ROCm version",
-    "rccl-tests",
-    "[",
-    "Legend",
-)
+# Lines that name nothing, though they may be the last before a table.
+_NO_LABEL = ("|", "real", "user", "sys", "srun:", "```", "RCCL", "HIP", "ROCm", "rccl-tests", "[", "Legend")
+_COLUMNS = "size count type redop root time algbw busbw #wrong time algbw busbw #wrong"
 
 
 class Scan:
@@ -54,8 +43,9 @@ class Scan:
         self.context: dict = {}  # what a line said of the next table
         self.preamble: dict[str, str] = {}  # IMB's
         self.imb_version = ""
-        self.unread = 0
-        self._new_run()
+        self.unread = self.unread_tables = 0
+        self.between: SystemBuilder | None = None  # takes what is told after a run has ended
+        self._begin_run()
 
     # -- the pass ------------------------------------------------------------------------------------------------
 
@@ -289,20 +279,11 @@ class Scan:
         self.read_lines += 1
         value = body.split(":", 1)[-1].split()
         if not isinstance(self.table, nccl_text.NcclTable):
-            last = self.tables[-1] if self.tables and self.run_tables else None
-            if last is None or (last.system is not None and last.average is not None):
-                if body.startswith("Avg") and not self.run_tables and self.headers:
-                    draft = self._draft("nccl-tests", "nccl-tests")
-                    draft.parameters.update(self.run_parameters)
-                    self._open(
-                        nccl_text.NcclTable(
-                            draft, "size count type redop root time algbw busbw #wrong time algbw busbw #wrong"
-                        )
-                    )
-                else:
-                    return
-            else:
+            if not body.startswith("Avg") or self.run_tables or not self.headers:
                 return
+            draft = self._draft("nccl-tests", "nccl-tests")  # a run without any table: its average is all it says
+            draft.parameters.update(self.run_parameters)
+            self._open(nccl_text.NcclTable(draft, _COLUMNS))
         draft = self.table.draft
         draft.last_line = self.number
         if value and body.startswith("Out") and value[0].isdigit() and len(value[0]) < 19:
@@ -357,11 +338,11 @@ class Scan:
             self.open_drafts.append(draft)
 
     def _new_run(self) -> None:
+        self._settle_run()
+        self._begin_run()
+
+    def _begin_run(self) -> None:
         """A run is what shares one list of devices."""
-        if hasattr(self, "builder"):
-            self._settle_run()
-        else:
-            self.unread_tables, self.between = 0, None
         self.builder, self.between = self.between or SystemBuilder(self.notes), None
         self.open_drafts: list[Draft] = []
         self.run_tables = self.headers = 0
@@ -416,10 +397,12 @@ class Scan:
             )
             raw = raw[: nccl_json.MAX_BYTES]
         text = raw.decode("utf-8-sig", "replace")
-        draft = nccl_json.read(text, self.builder)
+        draft = rccl_json.array(text, self._draft("rccl-tests-json", "rccl-tests")) or nccl_json.read(
+            text, self.builder
+        )
         self.number = text.count("\n") + 1
         if draft is None:
-            self.notes.append(Note(1, "skipped", "JSON, but neither nccl-tests' document nor rccl-tests' lines"))
+            self.notes.append(Note(1, "skipped", "JSON, but neither nccl-tests' document nor rccl-tests' objects"))
         else:
             self.open_drafts.append(draft)
             self.read_lines = self.number
@@ -429,6 +412,8 @@ class Scan:
 def _is_document(start: bytes) -> bool:
     """Whether a file is one JSON document rather than lines."""
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"[") and text[1:].lstrip().startswith(b"{"):
+        return True
     if not text.startswith(b"{"):
         return False
     return not rccl_json.opens(text.split(b"\n", 1)[0].decode("utf-8", "replace"))

@@ -303,6 +303,8 @@ def test_rccl_tests_json_lines_and_csv(log):
     lines = "\n".join(json.dumps({**one, "size": s, "inPlace": i}) for s in (1024, 2048) for i in (0, 1))
     (table,) = log(lines).tables
     assert [(r.size_bytes, bool(r.in_place)) for r in table.rows] == [(1024, True), (2048, True)] and table.ranks == 4
+    as_list = log(json.dumps([json.loads(line) for line in lines.split("\n")])).tables[0]
+    assert [(r.size_bytes, r.in_place) for r in as_list.rows] == [(r.size_bytes, r.in_place) for r in table.rows]
     csv = "numCycle, name, size, type, redop, inPlace, time, algBw, busBw, #wrong\n"
     csv += '1, "AllReduce", 1024, "float", "sum", 0, 19.184, 0.053377397, 0.080066096, "0"\n'
     csv += '1, "AllReduce", 1024, "float", "sum", 1, 19.897, 0.051463363, 0.077195045, "0"\n'
@@ -530,6 +532,15 @@ def test_records_of_a_log_go_where_records_go(tmp_path):
     row = "    33554432       2097152     float    none      -1    973.2   34.48   25.86      0    969.7   34.60   25.95      0\n"
     gather.write_text(HEADER + row)
     assert results_of(gather).records[0].busbw() / 1e9 == pytest.approx(25.86, abs=0.01)
+
+
+def test_logs_of_two_collectives_are_drawn_over_size(tmp_path):
+    from busbw.scripts.plot import _kinds
+
+    row = "    33554432       2097152     float    none      -1    973.2   34.48   25.86      0    969.7   34.60   25.95      0\n"
+    (tmp_path / "a.log").write_text(HEADER + ROW_32M)
+    (tmp_path / "b.log").write_text(HEADER + row)
+    assert _kinds([results_of(tmp_path / n) for n in ("a.log", "b.log")]) == ["size"]
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path):
