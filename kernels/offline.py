@@ -6,8 +6,13 @@ CUDA C++ goes through NVRTC, Numba's kernels through NVVM and nvJitLink; all com
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 from unittest import mock
@@ -134,6 +139,52 @@ def compile_numba(name: str, dtype: str, architecture: str) -> Compiled:
 
     function, signature = numba_cuda_kernels.function(name, dtype), numba_cuda_kernels.signature(name)
     return compile_python(function, signature, architecture)
+
+
+def find_nvdisasm() -> str | None:
+    """NVIDIA's disassembler: of the package nvidia-cuda-nvdisasm, or of an installed toolkit."""
+    spec = importlib.util.find_spec("nvidia")
+    packaged = (
+        (p for folder in (spec.submodule_search_locations or ()) for p in Path(folder).glob("*/bin/nvdisasm"))
+        if spec
+        else ()
+    )
+    return next(map(str, packaged), None) or shutil.which("nvdisasm")
+
+
+def machine_code(cubin: bytes, nvdisasm: str) -> dict[str, list[str]]:
+    """Kernel name -> its instructions, one a line, with labels as "name:"."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        done = subprocess.run([nvdisasm, "-c", file.name], check=True, capture_output=True, text=True)
+    kernels: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        if found := re.match(r"\.text\.(\w+):", line):
+            here = kernels.setdefault(found.group(1), [])
+        elif found := re.match(r"\s*/\*[0-9a-f]+\*/\s+(.*?) *;|(\.\w+:)", line):
+            here.append(found.group(1) or found.group(2))
+    return kernels
+
+
+def loads_in_flight(instructions: Sequence[str]) -> int:
+    """The most 128-bit loads that a thread has issued, in a stretch without branches, before it uses the first one's result."""
+    most, waiting = 0, []
+    for instruction in instructions:
+        if instruction.endswith(":") or re.search(r"\bBRA\b", instruction):
+            waiting = []
+            continue
+        used = {
+            int(first) + more
+            for first, wide in re.findall(r"\bR(\d+)(\.64)?", instruction)
+            for more in range(2 if wide else 1)
+        }
+        hit = [i for i, registers in enumerate(waiting) if registers & used]
+        waiting = waiting[hit[-1] + 1 :] if hit else waiting  # loads come back in order
+        if found := re.search(r"\bLDG\.E\.128\S* R(\d+)", instruction):
+            waiting.append(set(range(int(found.group(1)), int(found.group(1)) + 4)))
+            most = max(most, len(waiting))
+    return most
 
 
 def cupy_jobs() -> list[str]:

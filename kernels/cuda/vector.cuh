@@ -124,19 +124,19 @@ __device__ __forceinline__ void walk(Share share, const S* first, int64 count, W
   const int64 lanes = 16 / sizeof(S);
   int64 head = (int64)((16 - ((uint64)first & 15)) & 15) / (int64)sizeof(S);
   if (head > count) head = count;
-  const int64 vectors = (count - head) / lanes;
-  const int64 tail = head + vectors * lanes;
-  int64 v = share.index;
-  if (IN_FLIGHT > 1) {
-#pragma unroll 1
-    for (; v + (IN_FLIGHT - 1) * share.size < vectors; v += IN_FLIGHT * share.size)
-      work.template vectors<IN_FLIGHT>(head + v * lanes, share.size * lanes);
-  }
-#pragma unroll 1
-  for (; v < vectors; v += share.size) work.template vectors<1>(head + v * lanes, 0);
-  // Head and tail in one loop: both are shorter than a vector, and most walks have neither.
+  const int64 tail = head + (count - head) / lanes * lanes;  // where the last vector ends
+  // Head and tail in one loop: both are shorter than a vector, and most walks have neither. It comes first, so that what it
+  // needs is not kept in registers beside the vectors.
 #pragma unroll 1
   for (int64 i = share.index; i < head + count - tail; i += share.size) work.one(i < head ? i : i - head + tail);
+  const int64 stride = share.size * lanes;
+  int64 at = head + share.index * lanes;
+  if (IN_FLIGHT > 1) {
+#pragma unroll 1
+    for (; at + (IN_FLIGHT - 1) * stride < tail; at += IN_FLIGHT * stride) work.template vectors<IN_FLIGHT>(at, stride);
+  }
+#pragma unroll 1
+  for (; at < tail; at += stride) work.template vectors<1>(at, 0);
 }
 
 }  // namespace busbw

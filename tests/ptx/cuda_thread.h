@@ -1,4 +1,4 @@
-// One CUDA thread as a thread of this machine: its registers' values, its memory, its barrier. translate.py writes code for it.
+// One CUDA thread as a thread of this machine: its registers' values, its memory, its barrier. ptx_translate.py writes code for it.
 //
 // Memory is an arena, mapped at the addresses the program was lowered to, and a block's shared memory; any other access, and
 // any that is not aligned, ends the run. Under ThreadSanitizer

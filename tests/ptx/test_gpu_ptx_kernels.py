@@ -5,19 +5,15 @@ dtypes of both backends, and runs some under ThreadSanitizer, where no element m
 """
 
 import ctypes
-import importlib.util
 import os
 from functools import cache
-from pathlib import Path
 
 import numpy as np
+import ptx_machine as machine
+import ptx_translate
 import pytest
 from busbw.kernels import cuda_source, device, offline, selftest
 from busbw.kernels.dtypes import DEVICE_DTYPES, DTYPES
-
-_spec = importlib.util.spec_from_file_location("busbw_ptx_machine", Path(__file__).parent / "machine.py")
-machine = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(machine)
 
 REASON = machine.unavailable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -70,7 +66,7 @@ def programs(tmp_path_factory):
     @cache
     def program(backend, kernel, dtype, sanitize):
         ptx = module(dtype) if backend == "cupy" else offline.compile_numba(kernel, dtype, "sm_90").ptx
-        name = kernel if backend == "cupy" else machine.translate.kernels(ptx)[0]  # Numba's are mangled
+        name = kernel if backend == "cupy" else ptx_translate.kernels(ptx)[0]  # Numba's are mangled
         return machine.build(ptx, name, folder / f"{backend}_{kernel}_{dtype}_{sanitize}", sanitize=sanitize)
 
     return program

@@ -5,11 +5,10 @@ flags and between polls. That the harness can fail is shown by breaking walk.cu 
 A sample by default; BUSBW_GPU_COMPILE=all, as .ci/gpu runs it, tries every mutation and more jobs.
 """
 
-import importlib.util
 import os
 from functools import cache
-from pathlib import Path
 
+import ptx_machine as machine
 import pytest
 from busbw.bench.pattern import pattern
 from busbw.collectives import ALGORITHMS
@@ -18,10 +17,6 @@ from busbw.transports import device, program
 from busbw.transports.cupy_device import walk_options, walk_source
 from busbw.transports.device import DeviceSession
 from busbw.transports.session import Job, Stalled
-
-_spec = importlib.util.spec_from_file_location("busbw_ptx_machine", Path(__file__).parent / "machine.py")
-machine = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(machine)
 
 REASON = machine.unavailable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -75,7 +70,7 @@ def build(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(device, "VECTOR_BYTES_A_BLOCK", 256)  # so that small calls take several blocks
+    monkeypatch.setattr(device, "BYTES_A_BLOCK", 256)  # so that small calls take several blocks
 
 
 def all_reduce(arena, path, job, *, ranks, blocks, threads, inner, delay_us=0, seed=1, timeout=60.0):

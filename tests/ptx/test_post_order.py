@@ -7,22 +7,15 @@ the posts as they once were, by block 0 for rows without a call, it must find a 
 search would prove nothing.
 """
 
-import importlib.util
 import random
-from pathlib import Path
 
 import pytest
+import shim_device
 from busbw.collectives import ALGORITHMS
 from busbw.transports import device
 from busbw.transports.device import DeviceSession
 from busbw.transports.program import EPOCH_SHIFT, FN, POST, POST2, POST2_K, POST_K, WAIT, WAIT_K
 from busbw.transports.session import Job
-
-_spec = importlib.util.spec_from_file_location(
-    "busbw_shim", Path(__file__).parents[1] / "transports" / "shim_device.py"
-)
-shim = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shim)
 
 BLOCKS = 2
 EPOCHS = 4
@@ -31,7 +24,7 @@ FIRST, ARRIVE, PUBLISH, GATHER = range(4)  # what a block does next in its row
 
 def rows_of(algorithm, ranks, *, count=1 << 13, slices=1, in_place=False):
     """[rank][parity] -> rows as tuples of ints."""
-    gpu = shim.ShimDevice(".", resident=BLOCKS * ranks)
+    gpu = shim_device.ShimDevice(".", resident=BLOCKS * ranks)
     s = DeviceSession([gpu], ranks, 4 * count, 8 * count, way="walk", flush=False)
     s.prepare(Job(algorithm, count, "float32", "sum", in_place, slices=slices))
     return [[[tuple(map(int, row)) for row in p.code[parity]] for parity in (0, 1)] for p in s.programs]
@@ -124,7 +117,7 @@ def search(rows, last_posts, seeds):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(device, "VECTOR_BYTES_A_BLOCK", 1024)
+    monkeypatch.setattr(device, "BYTES_A_BLOCK", 1024)
 
 
 @pytest.mark.parametrize("algorithm", list(ALGORITHMS))

@@ -176,6 +176,7 @@ struct Walker {
   int64* arrived;
   int64 meeting;  // what *arrived holds once the rank's blocks have met in its latest call
   int64 blocks;   // of the rank
+  unsigned first; // thread of the rank's that this block begins with
   bool posts;     // this block publishes what the rank does until its next call
   bool failed;    // the job has ended early
 };
@@ -227,7 +228,6 @@ extern "C" __global__ void __launch_bounds__(BUSBW_THREADS, 2)
   __shared__ Walker me;
 #endif
   const unsigned rank = blockIdx.x / (unsigned)blocks_a_rank, block = blockIdx.x % (unsigned)blocks_a_rank;
-  const unsigned index = block * blockDim.x + threadIdx.x;
   if (threadIdx.x == 0) {
     me.code[0] = code + first[rank];
     me.code[1] = me.code[0] + rows_in_all;
@@ -238,6 +238,7 @@ extern "C" __global__ void __launch_bounds__(BUSBW_THREADS, 2)
     me.arrived = arrived + rank;
     me.meeting = (epoch - epoch_0) * calls[rank] * blocks_a_rank;
     me.blocks = blocks_a_rank;
+    me.first = block * blockDim.x;
     me.posts = block == 0;
     me.failed = false;
     if (me.epoch < me.end) fetch(&me.held[0], me.code[epoch & 1]);
@@ -248,7 +249,7 @@ extern "C" __global__ void __launch_bounds__(BUSBW_THREADS, 2)
     __syncthreads();
     if (row.kind == STOP) return;
     if (row.fn) {
-      const busbw::Share share = {index, blocks_a_rank * blockDim.x};
+      const busbw::Share share = {me.first + threadIdx.x, (unsigned)blocks_a_rank * blockDim.x};
       execute(row, share);
       __syncthreads();
     }
@@ -257,7 +258,7 @@ extern "C" __global__ void __launch_bounds__(BUSBW_THREADS, 2)
 }
 
 // rows: of one step, all ranks; grid: (blocks a row, rows).
-extern "C" __global__ void __launch_bounds__(BUSBW_THREADS) run_rows(const Row* rows) {
+extern "C" __global__ void __launch_bounds__(BUSBW_THREADS, 2) run_rows(const Row* rows) {
   const busbw::Share share = {(int64)blockIdx.x * blockDim.x + threadIdx.x, (int64)gridDim.x * blockDim.x};
   const Row& row = rows[blockIdx.y];
   execute(row, share);

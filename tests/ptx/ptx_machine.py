@@ -1,11 +1,10 @@
 """Compiled kernels as programs of this machine, and a `device.Device` whose `walk` is one of them.
 
-A program is PTX turned into C++ (translate.py, cuda_thread.h, launch.h), under ThreadSanitizer or not. Memory is an arena: a file
-that this process and the program map at the same address.
+A program is PTX turned into C++ (ptx_translate.py, cuda_thread.h, launch.h), under ThreadSanitizer or not. Memory is an arena: a
+file that this process and the program map at the same address.
 """
 
 import ctypes
-import importlib.util
 import mmap
 import os
 import shutil
@@ -14,20 +13,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import ptx_translate
+import shim_device
+
 HERE = Path(__file__).parent
 BASE = 0x7EA000000000  # where ThreadSanitizer lets a program map what it likes
-
-
-def load(path: Path):
-    """A module by its file: tests are no package."""
-    spec = importlib.util.spec_from_file_location(f"busbw_test_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-translate = load(HERE / "translate.py")
-shim = load(HERE.parent / "transports" / "shim_device.py")
 
 
 def unavailable() -> str | None:
@@ -41,7 +31,7 @@ def unavailable() -> str | None:
 
 def build(ptx: str, kernel: str, target: Path, *, sanitize: bool) -> Path:
     """The program of a kernel of one PTX text."""
-    body = translate.translate(ptx, kernel, "kernel")
+    body = ptx_translate.translate(ptx, kernel, "kernel")
     main = "int main(int n, char** words) {\n  return launch_from(n, words, {kernel, kernel_parameters, kernel_shared_bytes});\n}\n"
     source = target.with_suffix(".cpp")
     source.write_text("\n".join(['#include "cuda_thread.h"', body, '#include "launch.h"', main]))
@@ -109,7 +99,7 @@ class Program:
             raise Caught(f"exit status {done.returncode}: {done.stderr[:4000]}")
 
 
-class PtxDevice(shim.ShimDevice):
+class PtxDevice(shim_device.ShimDevice):
     """A GPU of `resident` blocks whose walk is a Program's; everything else is done on the CPU."""
 
     name = "compiled PTX as threads"
