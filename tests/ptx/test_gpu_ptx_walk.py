@@ -119,7 +119,7 @@ MANY = [("tree", 5), ("halving-doubling", 4), ("two-shot", 2)]  # where a late p
 
 def launch_many(arena, path, algorithm, ranks, seed):
     job = Job(algorithm, 4100, "float32", "sum")
-    all_reduce(arena, path, job, ranks=ranks, blocks=2, threads=2, inner=40, delay_us=400, seed=seed)
+    all_reduce(arena, path, job, ranks=ranks, blocks=2, threads=2, inner=40 if ALL else 12, delay_us=400, seed=seed)
 
 
 @pytest.mark.parametrize(("algorithm", "ranks"), MANY)

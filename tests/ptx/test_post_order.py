@@ -27,7 +27,9 @@ def rows_of(algorithm, ranks, *, count=1 << 13, slices=1, in_place=False):
     gpu = shim_device.ShimDevice(".", resident=BLOCKS * ranks)
     s = DeviceSession([gpu], ranks, 4 * count, 8 * count, way="walk", flush=False)
     s.prepare(Job(algorithm, count, "float32", "sum", in_place, slices=slices))
-    return [[[tuple(map(int, row)) for row in p.code[parity]] for parity in (0, 1)] for p in s.programs]
+    return [
+        [[tuple(map(int, row)) for row in p.code[parity]] for parity in (0, 1)] for _, p in sorted(s.programs.items())
+    ]
 
 
 class Walk:
