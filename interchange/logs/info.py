@@ -11,7 +11,7 @@ import re
 from ...bench.log import Device, Note, System
 from .collective import in_words
 
-MOST_DEVICES = 400_000
+MOST_DEVICES = 150_000
 MOST_KINDS = 200  # of anything that is kept by name
 MOST_WARNINGS = 50
 
@@ -41,6 +41,11 @@ _HINTS = re.compile(
     r"Standard_N[CD]\w{2,40}|BM\.GPU\.[\w.]{2,30}|DGX[ -]?[A-Z]\w{2,8}|HGX[ -]?[A-Z]\w{2,8}|GB[23]00|NVL72|"
     r"Slingshot|EFA|efa|RoCE|InfiniBand)\b"
 )
+_TROUBLE = re.compile(
+    r"\b(?:fail(?:ed|ure)|error|fatal|unhandled|denied|abort(?:ed|ing)?|segmentation fault|timed out|timeout|killed|"
+    r"cannot allocate)\b",
+    re.IGNORECASE,
+)
 _ALGORITHM_NUMBERS = {
     "0": "TREE",
     "1": "RING",
@@ -68,8 +73,9 @@ class SystemBuilder:
         self.sets: dict[str, dict[str, None]] = {
             k: {} for k in ("nics", "connected", "topology", "graphs", "hints", "commands")
         }
-        self.rings = self.trees = self.warnings = 0
+        self.rings = self.trees = 0
         self._seen: set[str] = set()
+        self._told: dict[str, int] = {}
 
     # -- lines ---------------------------------------------------------------------------------------------------
 
@@ -175,6 +181,8 @@ class SystemBuilder:
         ) < 4000:
             if re.search(r"(^|[\s/$])(mpirun|mpiexec|srun|\./\S+|\S*_perf|osu_\w+)\s+-", text):
                 self._add("commands", text.strip()[:2000])
+        if _TROUBLE.search(text, 0, 600):
+            self._warn(number, text)
         stripped = text.strip()
         if stripped.startswith("ROCm version"):
             self.values.setdefault("rocm", stripped.split(":", 1)[-1].strip()[:60])
@@ -196,9 +204,15 @@ class SystemBuilder:
 
     def warn(self, number: int, message: str) -> None:
         """What stands behind "NCCL WARN "."""
-        self.warnings += 1
-        if self.warnings <= MOST_WARNINGS:
-            self._notes.append(Note(number, "warning", f"NCCL WARN {message.strip()[:300]}"))
+        self._warn(number, f"NCCL WARN {message}")
+
+    def _warn(self, number: int, text: str) -> None:
+        if len(self._told) > MOST_WARNINGS:
+            return
+        shape = re.sub(r"\d+", "0", text[:400])  # every rank may say the same
+        self._told[shape] = self._told.get(shape, 0) + 1
+        if self._told[shape] <= 3:
+            self._notes.append(Note(number, "warning", text.strip()[:300]))
 
     def device(self, number: int, text: str) -> bool:
         """A line of the list of devices; False for any other."""

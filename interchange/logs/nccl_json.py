@@ -15,7 +15,7 @@ from .collective import collective, in_words
 from .draft import Draft
 from .info import SystemBuilder
 
-MAX_BYTES = 64 << 20
+MAX_BYTES = 24 << 20  # its objects take several times that
 MAX_SAMPLES = 100_000  # of one row
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]|[^\s{}\[\],"]+')
 

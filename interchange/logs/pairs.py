@@ -12,7 +12,7 @@ import re
 from ...bench.log import Note, Pair
 from . import numbers
 
-MOST = 1 << 20
+MOST = 300_000
 LEAST = 3  # lines from which a list of pairs is one
 _LINE = re.compile(
     r"\s*([A-Za-z][\w.-]{0,80}?\d[\w.-]{0,80})\s*(?:,|->|<->|--|\s)\s*([A-Za-z][\w.-]{0,80}?\d[\w.-]{0,80})\s*[:,\s]\s*(\d[\d.]{0,15})\s*([A-Za-z/]{2,8})?\s*(?:#.*)?$"

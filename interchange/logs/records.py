@@ -67,11 +67,13 @@ def _record(log: Log, table: Table, label: str, row: Row, p: int | None) -> Reco
     halves = [_timing(h, row, table, p) for h in (row.out_of_place, row.in_place)]
     if not any(halves):
         return None
-    algorithm = label or "library"  # which chooses for each size; what it chose stands in some logs
+    transport = _transport(table)
+    # The library chooses for each size; what it chose stands in some logs.
+    algorithm = label or {"mpi-library": "mpi-native"}.get(transport, transport)
     chosen = "-".join(w.lower() for w in (row.algorithm, row.protocol) if w) or algorithm
     environment = _environment(table)
     return Record(
-        algorithm=algorithm, chosen=chosen, transport=_transport(table), clock="wall", ranks=p or 0, size_bytes=row.size_bytes,
+        algorithm=algorithm, chosen=chosen, transport=transport, clock="wall", ranks=p or 0, size_bytes=row.size_bytes,
         count=row.count or 0, dtype=_DTYPES.get(row.dtype, row.dtype), op="" if row.op == "none" else row.op,
         channels=row.channels or 0, slices=0, out_of_place=halves[0], in_place=halves[1], collective=table.collective,
         options={"source": log.path, "line": row.line, "tool": table.tool or table.format, "version": table.version,
@@ -107,8 +109,13 @@ def _timing(half: Figures | None, row: Row, table: Table, p: int | None) -> Timi
 
 
 def _transport(table: Table) -> str:
-    library = {"OSU": "mpi-library", "IMB": "mpi-library"}.get(table.tool.split(" ")[0])
-    return library or ("rccl" if "rccl" in table.tool or table.system.rccl else "nccl")
+    """As busbw names the libraries it measures itself; "library" where the log does not tell which it was."""
+    tool = table.tool
+    if tool == "IMB" or tool.startswith(("OSU MPI", "OSU UPC", "OSU OpenSHMEM")):
+        return "mpi-library"
+    if tool.startswith("rccl") or table.system.rccl:
+        return "rccl"
+    return "nccl" if tool in ("nccl-tests", "all_reduce_bench.py", "OSU NCCL") or table.system.nccl else "library"
 
 
 def _environment(table: Table) -> dict:

@@ -503,6 +503,19 @@ def test_what_nccl_says_of_the_system(log):
     assert system.transports == {"P2P/CUMEM": 1, "NET/IB/0": 1} and system.environment["NCCL_IB_HCA"] == "mlx5"
 
 
+def test_trouble_between_lines_is_kept_with_its_line(log):
+    found = log("[ 3420.09] infiniband mlx5_1: create_qp:3323: Create QP type 2 failed\n" + HEADER + ROW_16M
+                + "node0: Test NCCL failure all_reduce.cu:44 'unhandled system error' \n")  # fmt: skip
+    assert [(n.line, n.kind) for n in found.all_notes if n.kind == "warning"] == [(1, "warning"), (6, "warning")]
+
+
+def test_records_bear_the_names_that_busbw_gives_libraries(log):
+    assert {(r.algorithm, r.transport) for r in records(log(HEADER + ROW_16M)).records} == {("nccl", "nccl")}
+    assert {(r.algorithm, r.transport) for r in records(log(IMB)).records} == {("mpi-native", "mpi-library")}
+    rows = "size,time_us,busbw_GBps\n1048576,76.26,25.78\n"
+    assert {(r.algorithm, r.transport) for r in records(log(rows), ranks=16).records} == {("library", "library")}
+
+
 def test_wrong_results_are_said(log):
     found = log(HEADER + ROW_32M.replace("29.50      0", "29.50     16"))
     assert found.tables[0].wrong == 16 and any("wrong results" in n.text for n in found.all_notes)
