@@ -69,9 +69,9 @@ def column(cell: str) -> Column | None:
 
 def _unit(words: str) -> float | None:
     """The factor to SI of a unit of time, rate or size."""
-    words = words.replace(" ", "").lower()
-    got = numbers.TIMES.get(words) or numbers.RATES.get(words)
-    if got or words in ("b", "bytes"):
+    words = words.replace(" ", "")
+    got = numbers.time_unit(words) or numbers.rate_unit(words)
+    if got or words.lower() in ("b", "bytes"):
         return got
     size = numbers.size("1" + words) if words.isalpha() else None
     return float(size[0]) if size and size[0] > 1 else None
@@ -111,29 +111,29 @@ class Grid:
         self.units = [c.unit if c else None for c in found]
         self.open: dict[tuple, tuple[int, int]] = {}  # (size, cycle) of rows whose other half may follow
         self.assumed_binary = False
-        self.lines = 0
+        self.needed = 1 + max(i for i, c in enumerate(found) if c)  # cells up to the last that means something
         self.ranks: set[int] = set()
 
     def take(self, number: int, text: str, stripper=None) -> bool:
         cells = self.split(text)
         if cells is None:
             return False
-        self.lines += 1
         if all(re.fullmatch(r"[\s:=-]*", c) for c in cells):  # Markdown's rule under its header
             return True
         if self._unit_row(number, cells):
-            return True
-        if len(cells) < min(len(self.found), 1 + max(i for i, c in enumerate(self.found) if c)):
-            self.draft.note(number, "torn", f"a row that ends too early is left out: {text.strip()[:70]!r}")
             return True
         size = numbers.size(cells[self.at["size"]]) if len(cells) > self.at["size"] else None
         scale = self.found[self.at["size"]].unit
         if size and scale and scale > 1 and cells[self.at["size"]].strip().isdigit():
             size = (min(size[0] * int(scale), numbers.MAX_SIZE), size[1])
         if size is None:
-            if self.strict:
-                self.draft.note(number, "skipped", f"no size in column {self.at['size'] + 1}: {text.strip()[:70]!r}")
-            return self.strict
+            if not self.strict or len(cells) != len(self.found):
+                return False
+            self.draft.note(number, "skipped", f"no size in column {self.at['size'] + 1}: {text.strip()[:70]!r}")
+            return True
+        if len(cells) < min(len(self.found), self.needed):
+            self.draft.note(number, "torn", f"a row that ends too early is left out: {text.strip()[:70]!r}")
+            return True
         if not size[1] and not self.assumed_binary:
             self.assumed_binary = True
             self.draft.note(
@@ -150,12 +150,12 @@ class Grid:
             return False
         shifted = False
         for i, cell in enumerate(cells[: len(self.found)]):
-            words = cell.strip(" ()").lower()
-            unit, what = numbers.TIMES.get(words) or numbers.RATES.get(words), self.found[i]
+            words, what = cell.strip(" ()"), self.found[i]
+            unit = numbers.time_unit(words) or numbers.rate_unit(words)
             if not unit or not what or what.kind not in _DEFAULT_UNIT:
                 shifted = shifted or bool(unit)
                 continue
-            if (words in numbers.TIMES) == (what.kind in ("time", "low", "high")):
+            if (numbers.time_unit(words) is not None) == (what.kind in ("time", "low", "high")):
                 self.units[i] = unit
             else:
                 shifted = True

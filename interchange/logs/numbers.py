@@ -9,11 +9,23 @@ MAX_SIZE = 1 << 60
 _SIZE = re.compile(r"^([\d.,_]+)\s*([kmgtp]?)(i?)(b|bytes)?$", re.IGNORECASE)
 _MEASURE = re.compile(r"^\**\s*([+-]?[\d.,_]*\d[\d.,_]*(?:e[+-]?\d{1,3})?)\s*([a-zA-Zµμ%/]*)\s*\**$", re.IGNORECASE)
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-TIMES = {"ns": 1e-9, "us": 1e-6, "usec": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "msec": 1e-3, "s": 1.0, "sec": 1.0}
-RATES = {
-    "gb/s": 1e9, "gbps": 1e9, "gbytes/s": 1e9, "gbyte/s": 1e9, "gb/sec": 1e9, "mb/s": 1e6, "mbytes/s": 1e6, "mbytes/sec": 1e6,
-    "mb/sec": 1e6, "mbps": 1e6, "kb/s": 1e3, "gib/s": 1024.0**3, "mib/s": 1024.0**2, "tb/s": 1e12, "gbit/s": 0.125e9, "gb/s/s": 1e9,
-}  # fmt: skip
+_TIMES = {"ns": 1e-9, "us": 1e-6, "usec": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "msec": 1e-3, "s": 1.0, "sec": 1.0}
+_RATE = re.compile(r"([KMGTkmgt]?)(i?)(B|b|bytes?|Bytes?|bits?|bit)(?:/s|/sec|ps)$")
+
+
+def time_unit(text: str) -> float | None:
+    """Seconds of a unit of time ("us", "msec"); None for anything else."""
+    return _TIMES.get(text.strip().lower())
+
+
+def rate_unit(text: str) -> float | None:
+    """Bytes a second of a unit of bandwidth. A small b is a bit: GB/s and GBps are bytes, Gb/s, Gbps and Gbit/s bits."""
+    found = _RATE.match(text.strip())
+    if not found:
+        return None
+    scale, binary, what = found.groups()
+    value = (1024.0 if binary else 1e3) ** _POWER[scale.lower()]
+    return value / 8 if what == "b" or what.startswith("bit") else value
 
 
 def integer(text: str) -> int | None:
@@ -83,7 +95,7 @@ def measure(text: str, unit: float = 1.0) -> tuple[float, float] | None:
         if plain is None:
             return None
         if found.group(2):
-            own = TIMES.get(found.group(2).lower()) or RATES.get(found.group(2).lower())
+            own = time_unit(found.group(2)) or rate_unit(found.group(2))
             if own is None:
                 return None
             unit = own

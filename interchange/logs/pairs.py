@@ -91,13 +91,14 @@ class PairReader:
         got = numbers.real(figure)
         if got is None:
             return False
-        words = (unit or next(iter(re.findall(r"\(([^)]{1,12})\)", self.title)), "")).lower()
-        if scale := numbers.TIMES.get(words):
+        words = unit or next((w for w in re.findall(r"\(([^)]{1,12})\)", self.title) if w.strip() != "B"), "")
+        if scale := numbers.time_unit(words):
             self.pairs.append(Pair(number, source, target, seconds=got[0] * scale))
         else:
-            if words not in numbers.RATES:
+            rate = numbers.rate_unit(words)
+            if rate is None:
                 self.bare = self.bare or number
-            self.pairs.append(Pair(number, source, target, bandwidth=got[0] * numbers.RATES.get(words, 1e9)))
+            self.pairs.append(Pair(number, source, target, bandwidth=got[0] * (rate or 1e9)))
         return True
 
 

@@ -468,6 +468,15 @@ def test_pairs_as_a_list_and_as_a_matrix(log):
     assert {(p.source, p.target): p.bandwidth for p in found.pairs}[("0", "1")] == pytest.approx(38.2e9)
 
 
+def test_prose_after_a_table_is_no_row_of_it(log):
+    table = "size,time_us,busbw_GBps\n1048576,76.26,25.78\n"
+    osu = "# OSU MPI Allreduce Latency Test v7.5\n# Size  Avg Latency(us)\n4   11.69\n"
+    first, second = log(table + "Well, that was it\n" + osu).tables
+    assert (len(first.rows), len(second.rows)) == (1, 1)
+    hand = log("size  time  busbw\n1048576  76.26  25.78\nall done\n")
+    assert len(hand.tables[0].rows) == 1 and "torn" not in kinds(hand)
+
+
 def test_prose_is_not_taken_for_a_table(log):
     found = log("| test | result |\n|---|---|\n| `all_reduce_perf`, 16 ranks, 1 GiB | **216.5 GB/s** busbw |\n")
     assert not found.tables and "skipped" in kinds(found)

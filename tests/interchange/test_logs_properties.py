@@ -117,6 +117,23 @@ def test_sizes_in_every_spelling(value):
         assert numbers.size(f"{small} {unit}" if value % 2 else f"{small}{unit}") == (small << scale, "i" in unit)
 
 
+@pytest.mark.parametrize(
+    "unit, factor",
+    [
+        ("GB/s", 1e9),
+        ("GBps", 1e9),
+        ("Gb/s", 0.125e9),
+        ("Gbps", 0.125e9),
+        ("Gbit/s", 0.125e9),
+        ("MiB/s", 1 << 20),
+        ("MBytes/sec", 1e6),
+    ],
+)
+def test_a_small_b_is_a_bit(unit, factor):
+    assert numbers.rate_unit(unit) == factor
+    assert numbers.measure(f"12.5 {unit}")[0] == 12.5 * factor
+
+
 @given(st.text(max_size=60))
 def test_numbers_never_raise(text):
     for read in (numbers.integer, numbers.real, numbers.size, numbers.measure):
