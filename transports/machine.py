@@ -129,8 +129,8 @@ def _library_call(arguments: int):
 
 
 @intrinsic
-def call1(typingctx, fn, a):
-    return _library_call(1)
+def call2(typingctx, fn, a, b):
+    return _library_call(2)
 
 
 @intrinsic

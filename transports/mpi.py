@@ -27,11 +27,12 @@ from .session import Job, Post, Stalled, Unavailable, buffer_table
 from .shared import patience
 from .walker import (
     M_ALLREDUCE,
-    M_BARRIER,
     M_BARRIER_COMM,
+    M_BARRIER_REQUEST,
     M_BYTE,
     M_COMM,
     M_FLAG,
+    M_IBARRIER,
     M_IRECV,
     M_ISEND,
     M_REQUESTS,
@@ -166,7 +167,7 @@ class MpiCrew:
         self.arena = Arena((memory.address + 4095) // 4096 * 4096, layout, self.window)
         spins, window_ns = patience(len(self.masks), len(set().union(*self.masks)))
         self._flag, self._status = np.zeros(1, np.int32), np.zeros(STATUS_BYTES, np.uint8)
-        self._requests = np.zeros(0, np.int64)
+        self._requests, self._barrier_request = np.zeros(0, np.int64), np.zeros(1, np.int64)
         self.posts = [
             Post(
                 rank=self.rank,
@@ -237,7 +238,7 @@ class MpiCrew:
             (M_IRECV, "MPI_Irecv"),
             (M_WAIT, "MPI_Wait"),
             (M_TEST, "MPI_Test"),
-            (M_BARRIER, "MPI_Barrier"),
+            (M_IBARRIER, "MPI_Ibarrier"),
             (M_ALLREDUCE, "MPI_Allreduce"),
         ):
             fields[field] = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
@@ -245,6 +246,7 @@ class MpiCrew:
         fields[M_BYTE] = self._handle(MPI.BYTE)
         fields[M_STATUS] = self._status.ctypes.data
         fields[M_FLAG] = self._flag.ctypes.data
+        fields[M_BARRIER_REQUEST] = self._barrier_request.ctypes.data
         fields[M_BARRIER_COMM] = 0 if self.one_host else self._handle(self.comm)
         return fields
 

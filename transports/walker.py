@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from .machine import (
-    call1,
+    call2,
     call3,
     call6,
     call7,
@@ -65,10 +65,11 @@ BASE, INDEX, RANKS_HERE, SPINS, WINDOW_NS = range(5)
 # of it.
 TIME, PACE, PACED_START, PACED_NS, DELAYS, PORTS_FREE = range(6)
 # Fields of `mpi`, int64: addresses of library functions and handles; all 0 without MPI.
-(M_ISEND, M_IRECV, M_WAIT, M_TEST, M_BARRIER, M_ALLREDUCE, M_COMM, M_BYTE, M_REQUESTS, M_STATUS, M_FLAG,
- M_BARRIER_COMM, MPI_FIELDS) = range(13)  # fmt: skip
+(M_ISEND, M_IRECV, M_WAIT, M_TEST, M_IBARRIER, M_ALLREDUCE, M_COMM, M_BYTE, M_REQUESTS, M_STATUS, M_FLAG,
+ M_BARRIER_COMM, M_BARRIER_REQUEST, MPI_FIELDS) = range(14)  # fmt: skip
 
 OK, ABORTED, MPI_FAILED = 0, 1, 2
+SOMEBODY = -2  # in WAITS_FOR: not one rank, but whoever comes last
 NO_SEND = np.int64(-1)  # of its type on purpose: for a literal -1 Numba would compile everything once more
 REQUEST_BYTES = 8  # room for one MPI_Request of any library
 
@@ -102,9 +103,9 @@ def _wait(address, target, state, mpi, waiting_slot, peer):
 
 
 @njit(nogil=True, cache=True)
-def _finish(slot, state, mpi, flag, peer):
-    """Wait for one MPI request by testing it, so that an abort is noticed. `flag`: int32 [1] the library writes."""
-    request = mpi[M_REQUESTS] + slot * REQUEST_BYTES
+def _finish(request, state, mpi, flag, peer):
+    """Wait for the MPI request at an address by testing it, so that an abort is noticed. `flag`: int32 [1] the library writes;
+    peer: whom it waits for."""
     base = state[BASE]
     doing = base + RANK_LINES + state[INDEX] * RANK_CONTROL + DOING
     turn = 0
@@ -235,7 +236,7 @@ def walk(code, epoch, state, mpi, flag, clock):
             if kind == ISEND:
                 waiting_slot = row[SLOT]
         elif kind == MPI_WAIT:
-            status = _finish(row[SLOT], state, mpi, flag, row[PEER])
+            status = _finish(mpi[M_REQUESTS] + row[SLOT] * REQUEST_BYTES, state, mpi, flag, row[PEER])
             if status != OK:
                 return status
             if waiting_slot == row[SLOT]:
@@ -252,10 +253,12 @@ def barrier(turn, state, mpi, flag):
     """All ranks meet. Returns (status, start): the agreed start in ns where the session has a window, else 0.
 
     Inside a host the first rank collects arrivals and publishes a start time a little ahead, so that all ranks leave at
-    the same instant of their common clock. Across hosts it is MPI_Barrier.
+    the same instant of their common clock. Across hosts it is MPI_Ibarrier, from which an abort gets us back.
     """
     if mpi[M_BARRIER_COMM] != 0:
-        return (MPI_FAILED if call1(mpi[M_BARRIER], mpi[M_BARRIER_COMM]) != 0 else OK), 0
+        if call2(mpi[M_IBARRIER], mpi[M_BARRIER_COMM], mpi[M_BARRIER_REQUEST]) != 0:
+            return MPI_FAILED, 0
+        return _finish(mpi[M_BARRIER_REQUEST], state, mpi, flag, SOMEBODY), 0
     base, n, index = state[BASE], state[RANKS_HERE], state[INDEX]
     if index == 0:
         for r in range(1, n):

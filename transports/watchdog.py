@@ -424,6 +424,8 @@ class Watchdog:
             self._board.unlink()
         _flush()
         self._write(f"busbw: {what} during {phase or self.phase}{self.kept}")
+        if self._elsewhere():
+            time.sleep(QUIET_SECONDS / 2)  # on its way to where the launcher is, before all are ended
 
     def _claim(self, code: int) -> bool:
         try:

@@ -1,6 +1,6 @@
 """Run by test_mpi_ranks.py under mpirun: every algorithm, several dtypes, both modes, over several sets of ranks and transports.
 
-Its argument is a JSON list of cases; the world's first rank prints what each found.
+Its arguments are a JSON list of cases and, optionally, names of algorithms; the world's first rank prints what each found.
 """
 
 import json
@@ -20,6 +20,7 @@ JOBS = (
     ("uint8", "max", 40_000),
     ("float64", "prod", 20_000),
 )
+TRIED = sys.argv[2].split(",") if len(sys.argv) > 2 else [*ALGORITHMS, "mpi-native"]
 MPI = mpi.load()
 world = MPI.COMM_WORLD
 
@@ -29,7 +30,7 @@ def tried(comm, transport: str, node_size: int) -> dict:
     crew = mpi.MpiCrew(1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size or None, timeout=60)
     session = Session(crew, cache_bytes=1 << 16)
     bad, checks = [], 0
-    for algorithm in [*ALGORITHMS, "mpi-native"]:
+    for algorithm in TRIED:
         for in_place in (False, True):
             for dtype, op, count in JOBS:
                 if algorithm == "mpi-native" and (dtype == "bfloat16" or op == "avg"):
