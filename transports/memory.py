@@ -27,6 +27,7 @@ LINE = 64
 PAGE = 2 << 20
 INLINE_BYTES = LINE - 8
 INLINE_SLOTS = 16
+FLAGS_BYTES = (2 + 2 * INLINE_SLOTS) * LINE  # of a connection, before its mailboxes
 BULK = 64 << 10  # bytes of one mailbox, for few ranks
 BULK_TOTAL = 512 << 20  # all mailboxes of a host together
 SAMPLES_MAX = 4096  # samples of one timed block
@@ -64,7 +65,7 @@ class Connection:
         return self.base + (2 + parity * INLINE_SLOTS + slot) * LINE
 
     def mailbox(self, parity: int) -> int:
-        return self.base + (2 + 2 * INLINE_SLOTS) * LINE + parity * self.bulk_bytes
+        return self.base + FLAGS_BYTES + parity * self.bulk_bytes
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Layout:
 
     @property
     def _connection_bytes(self) -> int:
-        return (2 + 2 * INLINE_SLOTS) * LINE + 2 * self.bulk_bytes
+        return FLAGS_BYTES + 2 * self.bulk_bytes
 
     @property
     def _connections(self) -> int:
@@ -154,6 +155,16 @@ class Arena:
 
     def buffer(self, index: int, which: int) -> int:
         return self.base + self.layout.buffer(index, which)
+
+    def clear(self) -> None:
+        """Set every flag to zero, before anybody looks: a library may hand out memory that was used before."""
+        layout = self.layout
+        flags = [(0, layout.connection(0, 0)), (layout.stamp(0, 0, 0), layout.buffer(0, INPUT) - layout.stamp(0, 0, 0))]
+        for sender in range(layout.ranks):
+            for receiver in range(layout.ranks):
+                flags.append((layout.connection(sender, receiver), FLAGS_BYTES))
+        for offset, nbytes in flags:
+            ctypes.memset(self.base + offset, 0, nbytes)
 
     def word(self, offset: int) -> ctypes.c_int64:
         """A control word, to read and write from Python; not for synchronising."""

@@ -165,6 +165,9 @@ class MpiCrew:
         memory, _ = self.window.Shared_query(0)
         # Mappings of one window differ by whole pages, so rounding up to a page lands on the same byte in each.
         self.arena = Arena((memory.address + 4095) // 4096 * 4096, layout, self.window)
+        if node.rank == 0:
+            self.arena.clear()
+        node.Barrier()
         spins, window_ns = patience(len(self.masks), len(set().union(*self.masks)))
         self._flag, self._status = np.zeros(1, np.int32), np.zeros(STATUS_BYTES, np.uint8)
         self._requests, self._barrier_request = np.zeros(0, np.int64), np.zeros(1, np.int64)
