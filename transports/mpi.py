@@ -15,6 +15,7 @@ import os
 import time
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -46,6 +47,8 @@ from .walker import (
 
 STATUS_BYTES = 64  # room for one MPI_Status of any library
 ROLL_CALL_TAG = 7
+SHARED_MEMORY = "/dev/shm"  # where libraries put shared windows on Linux
+WINDOW_MARGIN = 1.05  # Open MPI wants so much more room than it takes
 
 
 def load():
@@ -108,6 +111,31 @@ def together(phase: str):
         yield
 
 
+def _no_room(layout: Layout) -> str | None:
+    """What to do where this host's memory for shared windows is smaller than a layout; None: it fits."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return None
+    free = found.f_bavail * found.f_frsize
+
+    def fits(buffer_bytes: int) -> bool:
+        scratch = layout.scratch_bytes * buffer_bytes // max(1, layout.buffer_bytes)
+        smaller = replace(layout, buffer_bytes=buffer_bytes, scratch_bytes=scratch)
+        return (smaller.total_bytes + PAGE) * WINDOW_MARGIN <= free
+
+    if fits(layout.buffer_bytes):
+        return None
+    need = layout.total_bytes * WINDOW_MARGIN
+    largest = next((size for size in (1 << n for n in range(40, 9, -1)) if fits(size)), None)
+    smaller = f"sizes up to -e {largest >> 10}K, " if largest else ""
+    return (
+        f"{SHARED_MEMORY} of {os.uname().nodename} has {free >> 20} MiB free, and {layout.ranks} ranks share "
+        f"{need / 2**20:.0f} MiB there; accepted: {smaller}--transport mpi, or in a container more of it "
+        f"(docker run --shm-size={int(need * 1.1 / 2**30) + 1}g)"
+    )
+
+
 class MpiCrew:
     """This process's part in a crew of MPI ranks."""
 
@@ -161,6 +189,9 @@ class MpiCrew:
         self._left_by_launcher = affinity.usable()
         self.masks = self._bind(pin)
         layout = Layout(node.size, buffer_bytes, scratch_bytes, stamps)
+        problems = self.comm.allgather(_no_room(layout) if node.rank == 0 and node.size > 1 else None)
+        if problem := next(filter(None, problems), None):
+            raise Unavailable(problem)
         self.window = MPI.Win.Allocate_shared(layout.total_bytes + PAGE if node.rank == 0 else 0, 1, comm=node)
         memory, _ = self.window.Shared_query(0)
         # Mappings of one window differ by whole pages, so rounding up to a page lands on the same byte in each.

@@ -239,7 +239,8 @@ class Watchdog:
         if self._claim(code):
             self._write(line)
         _flush()
-        if self.mpi_abort:
+        if self.mpi_abort and self._elsewhere():  # on one host all see the claim, and the launcher the exit
+            time.sleep(QUIET_SECONDS / 2)  # for the line to get to where the launcher is
             threading.Timer(QUIET_SECONDS, os._exit, (code,)).start()
             self.mpi_abort(code)
         os._exit(code)
