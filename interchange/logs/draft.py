@@ -225,7 +225,10 @@ def _by_devices(draft: Draft, system: System) -> list[tuple[int, str]]:
                 f"{listed} processes in the list of devices with {draft.devices_hold} GPUs each",
             )
         ]
-    if listed == largest and not draft.builder.cut:
+    if draft.builder.cut:
+        draft.note(draft.line, "ranks", f"the list of devices is cut after {listed} lines, and so tells no p")
+        return []
+    if listed == largest:
         return [(largest, "the list of devices")]
     return [
         (

@@ -42,6 +42,9 @@ _TAILS = {"algo": "algo", "proto": "proto", "nchannels": "nchannels", "timestamp
 _OLD = ["size", "count", "type", "op"]
 _HALF = ["time", "algbw", "busbw", "wrong"]
 _LONG_HALF = [*_HALF, "low", "high", "p99", "cv"]
+_LAYOUTS = {  # by the number of columns
+    12: (_OLD, _HALF), 13: ([*_OLD, "root"], _HALF), 20: (_OLD, _LONG_HALF), 21: ([*_OLD, "root"], _LONG_HALF),
+}  # fmt: skip
 
 
 def is_header(text: str) -> bool:
@@ -77,7 +80,11 @@ class NcclTable:
             self._by_number(tokens)
         self.pending: list[str] = []  # the head of a row whose figures stand further below
         self.pending_line = 0
-        self.width = len(self.heads) + self.halves * len(self.half) + len(self.tail) + ("timestamp" in self.tail)
+
+    @property
+    def width(self) -> int:
+        """How many words a row has."""
+        return len(self.heads) + self.halves * len(self.half) + len(self.tail) + ("timestamp" in self.tail)
 
     def _columns(self, names: list[str]) -> None:
         starts = [i for i, n in enumerate(names) if n in ("time", "cputime")]
@@ -101,13 +108,8 @@ class NcclTable:
             )
 
     def _by_number(self, tokens: int) -> None:
-        layouts = {
-            12: (_OLD, _HALF),
-            13: ([*_OLD, "root"], _HALF),
-            20: (_OLD, _LONG_HALF),
-            21: ([*_OLD, "root"], _LONG_HALF),
-        }
-        self.heads, self.half = layouts.get(tokens, layouts[13])
+        self.heads, self.half = _LAYOUTS.get(tokens, _LAYOUTS[13])
+        self.halves, self.tail = 2, []
         self.draft.note(self.draft.line, "read", f"no header: {tokens} columns are read as nccl-tests prints them")
 
     def take(self, number: int, text: str, stripper) -> bool:
@@ -141,6 +143,10 @@ class NcclTable:
             self.drop_pending()
         if self._row(number, text, tokens, name):
             return True
+        if not self.draft.rows and len(tokens) in _LAYOUTS and HEADLESS.match(text):
+            # The header is not these rows': torn, or edited.
+            self._by_number(len(tokens))
+            return self._row(number, text, tokens, name)
         looks = tokens[0].isdigit() and (len(tokens) == 1 or tokens[1].isdigit())
         if looks and len(tokens) < self.width:
             self.draft.last_line = number

@@ -139,8 +139,6 @@ class Scan:
             self.builder.sets["commands"].setdefault(body[:500])
         elif fact := imb.fact(bare):
             self.preamble[fact[0]] = fact[1]
-        elif body.startswith("...") and self.builder.devices:
-            self.builder.cut = True
         elif bare.startswith(("## ", "### ", "# run", "# Run")):
             self._words(text, bare)
         elif (
@@ -171,6 +169,8 @@ class Scan:
 
     def _words(self, text: str, bare: str) -> None:
         """Any other line: a header, a fact, or a remark."""
+        if bare.startswith("...") and self.builder.devices and not self.run_tables:
+            self.builder.cut = True
         if "COMMS-RES" in bare and (found := param.opens(bare)):
             self._open(param.ParamTable(self._draft("param", "PARAM"), *found))
             self.table.take(self.number, text)

@@ -211,6 +211,12 @@ def test_rows_without_their_header(log):
     assert any("no header" in n.text for n in found.all_notes)
 
 
+def test_a_header_that_is_not_the_rows(log):
+    found = log("#       size         count      type   redop    root     time   algbw\n" + ROW_16M + ROW_32M)
+    assert len(found.tables[0].rows) == 2 and found.tables[0].ranks == 24
+    assert any("no header" in n.text for n in found.all_notes)
+
+
 def test_ranks_by_figures_against_the_list_of_devices(log):
     found = log(devices(8) + HEADER + ROW_16M + ROW_32M)
     assert found.tables[0].ranks == 24
@@ -248,6 +254,18 @@ def test_an_average_of_zero_without_rows(log):
     )
     (table,) = found.tables
     assert (table.rows, table.average, table.ranks, table.collective) == ((), 0.0, 1, "all_reduce")
+
+
+def test_a_list_of_devices_that_the_program_cut_tells_no_ranks(log):
+    """nccl-tests prints 2048 characters of it and "..."."""
+    small = "           8             2     float     sum      -1    43.04    0.00    0.00      0    41.82    0.00    0.00      0\n"
+    found = log(devices(20) + "...\n#\n" + HEADER + small)
+    assert found.tables[0].ranks is None and any("is cut after 20 lines" in n.text for n in found.all_notes)
+
+
+def test_the_same_size_again_is_kept(log):
+    """-N runs all sizes several times."""
+    assert [r.size_bytes for r in log(HEADER + 3 * (ROW_16M + ROW_32M)).tables[0].rows] == 3 * [16777216, 33554432]
 
 
 def test_groups_of_a_split_communicator(log):
