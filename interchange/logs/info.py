@@ -35,7 +35,8 @@ _DRIVER = re.compile(r"cudaDriverVersion (\d{4,6})")
 _DEVICE = re.compile(
     r"#?\s*Rank\s+(\d{1,9})\s+(?:Group\s+(\d{1,9})\s+)?(?:Pid\s+(\d{1,10})\s+)?on\s+(\S{1,200})\s+device\s+(\d{1,6})\s+\[([^\]]{0,40})\]\s*(.{0,120})"
 )
-_NP = re.compile(r"(?:^|\s)(?:-np?|--np?|--ntasks|-c)[= ]\s?(\d{1,7})(?=\s|$)")
+_LAUNCHED = re.compile(r"\b(?:mpirun|mpiexec(?:\.hydra)?|prterun|srun)\s(.*?)(?:\S*_perf\b|\bosu_\w|\bIMB-|$)")
+_NP = re.compile(r"(?:^|\s)(?:-np?|--np?|--ntasks)[= ]\s?(\d{1,7})(?=\s|$)")
 _HINTS = re.compile(
     r"\b(p[345]d?e?n?\.\d{1,2}xlarge|g[4-6]\w*\.\d{1,2}xlarge|trn\d\w*\.\d+xlarge|a[23]-(?:ultra|mega|high)gpu-\d+g(?:-\w+)?|"
     r"Standard_N[CD]\w{2,40}|BM\.GPU\.[\w.]{2,30}|DGX[ -]?[A-Z]\w{2,8}|HGX[ -]?[A-Z]\w{2,8}|GB[23]00|NVL72|"
@@ -255,7 +256,8 @@ class SystemBuilder:
 
     def command_ranks(self) -> int | None:
         """The p of a launcher's command line (-np 144), where exactly one stands in the log."""
-        found = {int(n) for c in self.sets["commands"] for n in _NP.findall(c[:400])[:1]}
+        launched = (m.group(1) for c in self.sets["commands"] for m in _LAUNCHED.finditer(c[:1000]))
+        found = {int(n) for words in launched for n in _NP.findall(words)[:1]}
         return found.pop() if len(found) == 1 else None
 
     def command_collective(self) -> str:

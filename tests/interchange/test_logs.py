@@ -217,6 +217,15 @@ def test_a_header_that_is_not_the_rows(log):
     assert any("no header" in n.text for n in found.all_notes)
 
 
+def test_ranks_of_the_command_line_are_the_launchers(log):
+    osu = "# OSU MPI Allreduce Latency Test v7.5\n# Size  Avg Latency(us)\n4   11.69\n"
+    (table,) = log("$ mpirun -np 144 --bind-to core ./osu_allreduce -m 4:8 -n 20\n" + osu).tables
+    assert (table.ranks, table.ranks_from) == (144, "the command line")
+    small = "           8             2     float     sum      -1    43.04    0.00    0.00      0    41.82    0.00    0.00      0\n"
+    (table,) = log("$ ./build/all_reduce_perf -b 8 -n 20 -c 1\n" + HEADER + small).tables
+    assert (table.ranks, table.collective, table.collective_from) == (None, "all_reduce", "the command line")
+
+
 def test_ranks_by_figures_against_the_list_of_devices(log):
     found = log(devices(8) + HEADER + ROW_16M + ROW_32M)
     assert found.tables[0].ranks == 24
