@@ -265,9 +265,13 @@ class DeviceSession:
         for which, offset in zip((INPUT, OUTPUT, SCRATCH), offsets[2:]):
             self.buffers[:, which] = np.array(blocks, np.int64) + offset
 
+        def place(holder: int, other: int) -> int:
+            return blocks[holder] + int(offsets[1]) + layout.connection(0, other) - layout.connection(0, 0)
+
         def connection(sender: int, receiver: int) -> Connection:
-            at = blocks[receiver] + int(offsets[1]) + layout.connection(0, sender) - layout.connection(0, 0)
-            return Connection(at, layout.bulk_bytes)
+            # Who waits polls memory of its own: acks lie at the sender, where the opposite connection has no use for its own.
+            opposite = Connection(place(sender, receiver), layout.bulk_bytes)
+            return Connection(place(receiver, sender), layout.bulk_bytes, acks_at=opposite.ack)
 
         self._peers = {r: Peers(r, self.buffers, connection) for r in self.crew.mine}
 

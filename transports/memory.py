@@ -50,6 +50,7 @@ class Connection:
 
     base: int
     bulk_bytes: int
+    acks_at: int = 0  # a line of its own for acks; 0: beside the announcements
 
     @property
     def avail(self) -> int:
@@ -59,7 +60,7 @@ class Connection:
     @property
     def ack(self) -> int:
         """Written by the receiver: how many messages it has taken."""
-        return self.base + LINE
+        return self.acks_at or self.base + LINE
 
     def inline_flag(self, parity: int, slot: int) -> int:
         return self.base + (2 + parity * INLINE_SLOTS + slot) * LINE

@@ -9,6 +9,7 @@ from busbw.collectives import ALGORITHMS
 from busbw.collectives.schedule import INPUT, OUTPUT
 from busbw.transports import device
 from busbw.transports.device import DeviceSession
+from busbw.transports.program import COLUMNS, POST, POST2, WAIT
 from busbw.transports.session import Job, Stalled, Unavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,6 +120,19 @@ def test_ranks_over_several_devices_pull_from_one_another(shim_folder):
     assert s.device_of == {0: 0, 1: 0, 2: 1, 3: 1} and s.crew.transport == "peer"
     with pytest.raises(Unavailable, match="all ranks on one device"):
         session(shim_folder, 2, devices=2, way="steps")
+
+
+@pytest.mark.parametrize("algorithm", list(ALGORITHMS))
+def test_a_rank_waits_on_memory_of_its_own_gpu_alone(shim_folder, algorithm):
+    s = session(shim_folder, 4, devices=4, way="walk")
+    s.prepare(Job(algorithm, 5000, "float32", "sum", slices=3))
+    words = set()
+    for rank, program in s.programs.items():
+        mine = [(at, at + len(block)) for at, block in s.devices[rank].kept.items()]
+        for row in program.code.reshape(-1, COLUMNS):
+            assert not row[WAIT] or any(low <= row[WAIT] < high for low, high in mine)
+            words |= {(int(row[word]), rank) for word in (POST, POST2) if row[word]}
+    assert len({word for word, _ in words}) == len(words)  # a word is posted by one rank alone
 
 
 def test_the_timed_loop_measures_a_device_as_it_measures_threads(shim_folder):
