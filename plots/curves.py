@@ -35,6 +35,7 @@ from ..bench.summary import (
     settings,
     size_words,
 )
+from ..collectives.collective import COLLECTIVES
 from ..errors import UserError
 from . import style
 from .published import Published
@@ -256,7 +257,7 @@ def headline(records: Sequence[Record]) -> str:
 def collective_words(records: Sequence[Record]) -> str:
     """``all-reduce``, or the names of what else the records are of."""
     names = list(dict.fromkeys(r.collective for r in records))
-    words = ["all-reduce" if n == "all_reduce" else plain(n, 24) for n in names[:3]]
+    words = [COLLECTIVES[n].title if n in COLLECTIVES else plain(n, 24) for n in names[:3]]
     return ", ".join(words) + ", …" * (len(names) > 3)
 
 

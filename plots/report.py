@@ -166,6 +166,15 @@ def _figure(results: Sequence[ResultFile], traffic: Traffic | None, title: str, 
     modelled = ""
     if any(r.clock != WALL for f in results for r in f.records):
         modelled = " Dash-dotted curves without markers are modelled, not measured."
+    logs = ""
+    if any(
+        t.stopped == "log" and not t.samples
+        for f in results
+        for r in f.records
+        for t in (r.out_of_place, r.in_place)
+        if t
+    ):
+        logs = " Times read from logs that give no samples have no interval."
     if others:
         sources = "; ".join(dict.fromkeys(f"{p.name}: {plain(p.source, 300)}" for p in others))
         modelled += f" Hollow marks are points that others have published. Sources: {_e(sources)}."
@@ -173,7 +182,7 @@ def _figure(results: Sequence[ResultFile], traffic: Traffic | None, title: str, 
     return (
         f"<figure>{inline(svg, 'curves-', f'{title}: bandwidth and time over message size')}"
         "<figcaption>Medians over message size, both axes logarithmic. The bands are 95 % confidence intervals of the "
-        f"medians; where none is seen it is narrower than the line.{modelled}</figcaption></figure>"
+        f"medians; where none is seen it is narrower than the line.{logs}{modelled}</figcaption></figure>"
     )
 
 

@@ -78,9 +78,17 @@ def _record(log: Log, table: Table, label: str, row: Row, p: int | None) -> Reco
         channels=row.channels or 0, slices=0, out_of_place=halves[0], in_place=halves[1], collective=table.collective,
         options={"source": log.path, "line": row.line, "tool": table.tool or table.format, "version": table.version,
                  **table.parameters},
-        environment=environment, warnings=[n.text for n in table.notes if n.kind in ("warning", "units", "ranks", "collective")],
+        environment=environment, warnings=_warnings(table, p),
         run=hashlib.sha256(f"{log.path}:{table.line}".encode()).hexdigest()[:12], time=row.timestamp,
     )  # fmt: skip
+
+
+def _warnings(table: Table, p: int | None) -> list[str]:
+    """What the reader concluded or the log warned of; where p was named by the user, that."""
+    told = [n.text for n in table.notes if n.kind in ("warning", "units", "ranks", "collective")]
+    if p and not table.ranks:
+        told = [t for t in told if "--ranks" not in t] + [f"p is not in the log; {p} ranks were named"]
+    return told
 
 
 def _timing(half: Figures | None, row: Row, table: Table, p: int | None) -> Timing | None:
