@@ -1,17 +1,16 @@
-"""Run by test_mpi_ranks.py under mpirun: every algorithm, several dtypes, both modes, over several sets of ranks and transports.
+"""Run by test_mpi_ranks.py under mpirun: every algorithm, several dtypes, both modes, in each case of mpi_cases.
 
-Its arguments are a JSON list of cases and, optionally, names of algorithms; the world's first rank prints what each found.
+A second argument names the algorithms to be tried.
 """
 
-import json
 import sys
-import time
 
 import numpy as np
 from busbw.bench.pattern import pattern
 from busbw.collectives import ALGORITHMS
 from busbw.transports import mpi
 from busbw.transports.session import Job, Session
+from mpi_cases import run_cases
 
 JOBS = (
     ("float32", "sum", 1),
@@ -21,13 +20,11 @@ JOBS = (
     ("float64", "prod", 20_000),
 )
 TRIED = sys.argv[2].split(",") if len(sys.argv) > 2 else [*ALGORITHMS, "mpi-native"]
-MPI = mpi.load()
-world = MPI.COMM_WORLD
 
 
-def tried(comm, transport: str, node_size: int) -> dict:
+def tried(comm, transport: str, node_size: int | None) -> dict:
     """Every algorithm over the ranks of `comm`: {ranks, transport, checks, bad: what was wrong} on its first rank."""
-    crew = mpi.MpiCrew(1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size or None, timeout=60)
+    crew = mpi.MpiCrew(1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size, timeout=60)
     session = Session(crew, cache_bytes=1 << 16)
     bad, checks = [], 0
     for algorithm in TRIED:
@@ -37,29 +34,19 @@ def tried(comm, transport: str, node_size: int) -> dict:
                     continue
                 data = pattern(dtype, op, session.ranks)
                 session.prepare(Job(algorithm, count, dtype, op, in_place, channels=2, slices=3))
-                for start in range(3):
+                for start in range(2):
                     session.fill(data.table, start)
                     session.run()
                     wrong = session.check(data.low, data.high, start)
                     checks += 1
                     if wrong:
                         bad.append([algorithm, dtype, op, count, in_place, wrong])
-                samples, _ = session.time(5, 2)
-                assert len(samples) == 5 and np.all(samples > 0)
+                samples, _ = session.time(3, 2)
+                assert len(samples) == 3 and np.all(samples > 0)
     assert session.crew.agree({"from": session.crew.rank}) == {"from": 0}
     found = {"ranks": session.ranks, "transport": crew.transport, "checks": checks, "bad": bad}
     session.close()
     return found
 
 
-cases = []
-for members, transport, node_size, _ in json.loads(sys.argv[1]):
-    mine = world.rank in members
-    comm = world.Split(0 if mine else MPI.UNDEFINED, members.index(world.rank) if mine else 0)
-    found = tried(comm, transport, node_size) if mine else None
-    everyone = world.Ibarrier()
-    while not everyone.Test():  # not a poll that takes the cores from those who work
-        time.sleep(0.01)
-    cases.append(world.bcast(found, root=members[0]))
-if world.rank == 0:
-    print(json.dumps({"cases": cases}))
+run_cases(tried)

@@ -24,7 +24,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def found(mpirun):
     """What one job of six ranks found in each of CASES."""
-    return mpirun(6, HERE / "mpi_job.py", json.dumps(CASES), timeout=300).result["cases"]
+    return mpirun(6, HERE / "mpi_job.py", json.dumps(CASES), timeout=900).result["cases"]
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=lambda i: f"{CASES[i][0]}-{CASES[i][3]}")
