@@ -38,7 +38,7 @@ def test_ring_and_tree_are_right_on_two_and_four_hosts(cluster):
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))["cases"]
     assert [case["bad"] for case in found] == [[]] * len(CASES)
     assert [(case["ranks"], case["transport"]) for case in found] == [(len(m), taken) for m, taken in CASES]
-    assert min(case["checks"] for case in found) >= 60
+    assert min(case["checks"] for case in found) >= 40
 
 
 class Job:
