@@ -1,4 +1,4 @@
-"""Where compiled functions are kept, if Numba itself finds no folder: a read-only install without a writable home, as in containers."""
+"""Where compiled functions are kept if Numba itself finds no folder: a read-only install without a writable home (containers)."""
 
 from __future__ import annotations
 
