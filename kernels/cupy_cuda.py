@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import cuda_source, cupy_compile, device
-from .missing import reason_for_driver, reason_for_package
+from .missing import INSTALL, reason_for_driver, reason_for_package
 
 
 def available() -> str | None:
@@ -26,6 +26,11 @@ def available() -> str | None:
         from cupy.cuda import runtime
     except ImportError as error:
         return reason_for_package("CuPy", error)
+    if runtime.is_hip:
+        return (
+            "this CuPy is for AMD GPUs (ROCm), for which the kernels compile but have never run, and for which CuPy has neither "
+            f"the cooperative launch nor the graphs they need; accepted: CuPy for CUDA, {INSTALL}"
+        )
     try:
         count = runtime.getDeviceCount()
     except Exception as error:  # CuPy's error types differ between its versions

@@ -3,14 +3,13 @@
 // The names and the rounding are those of busbw's dtypes and CPU backend: the 16-bit and 8-bit floats are widened to
 // float, operated on once, and rounded to nearest even. float8 saturates: what is too large becomes the largest finite
 // number, as the hardware's conversion and NCCL have it. NaN stays NaN.
-//
-// BUSBW_CPU_SHIM: defined by tests/kernels/cuda_shim.h, which runs these files on a CPU and brings its own conversions.
 #pragma once
+
+#include "platform.cuh"
 
 namespace busbw {
 
 typedef unsigned char byte;
-typedef long long int64;
 typedef unsigned long long uint64;
 
 __device__ __forceinline__ float float_from_bits(unsigned bits) {
@@ -21,26 +20,6 @@ __device__ __forceinline__ float float_from_bits(unsigned bits) {
 __device__ __forceinline__ unsigned bits_of_float(float number) {
   union { float number; unsigned bits; } both = {number};
   return both.bits;
-}
-
-__device__ __forceinline__ float float_from_half(unsigned short bits) {
-#ifdef BUSBW_CPU_SHIM
-  return shim::float_from_half(bits);
-#else
-  float number;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(number) : "h"(bits));
-  return number;
-#endif
-}
-
-__device__ __forceinline__ unsigned short half_from_float(float number) {
-#ifdef BUSBW_CPU_SHIM
-  return shim::half_from_float(number);
-#else
-  unsigned short bits;
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(number));
-  return bits;
-#endif
 }
 
 __device__ __forceinline__ unsigned short bfloat16_from_float(float number) {

@@ -12,42 +12,11 @@
 
 namespace busbw {
 
-struct alignas(16) Vector {
-  unsigned word[4];
-};
-
 template <typename S>
 union Lanes {
   Vector vector;
   S at[16 / sizeof(S)];
 };
-
-// Volatile and with a memory clobber: a persistent kernel reads what others have written since it started, so no load
-// may move before the acquire of its flag, nor be taken from an earlier one. `global`: the compiler cannot know it of an
-// address from a table, and generic loads are slower. Addresses: multiples of 16.
-__device__ __forceinline__ Vector load_vector(const void* from) {
-#ifdef BUSBW_CPU_SHIM
-  return shim::load_aligned<Vector>(from);
-#else
-  Vector v;
-  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
-               : "l"(__cvta_generic_to_global(from))
-               : "memory");
-  return v;
-#endif
-}
-
-__device__ __forceinline__ void store_vector(void* to, Vector v) {
-#ifdef BUSBW_CPU_SHIM
-  shim::store_aligned(to, v);
-#else
-  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
-               :
-               : "l"(__cvta_generic_to_global(to)), "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3])
-               : "memory");
-#endif
-}
 
 // A vector that starts at any multiple of sizeof(S), in pieces as large as its alignment allows.
 template <typename S>

@@ -6,13 +6,14 @@ A sample by default; BUSBW_GPU_COMPILE=all, as .ci/gpu runs it, tries every muta
 """
 
 import os
+import shutil
 from functools import cache
 
 import ptx_machine as machine
 import pytest
 from busbw.bench.pattern import pattern
 from busbw.collectives import ALGORITHMS
-from busbw.kernels import offline
+from busbw.kernels import cuda_source, offline
 from busbw.transports import device, program
 from busbw.transports.cupy_device import walk_options, walk_source
 from busbw.transports.device import DeviceSession
@@ -57,12 +58,16 @@ def build(tmp_path_factory):
 
     @cache
     def build(dtype="float32", op="sum", mutation=None, sanitize=True):
-        source = walk_source()
+        sources = folder / f"sources{len(list(folder.iterdir()))}"
+        shutil.copytree(cuda_source.FOLDER, sources)
+        (sources / "walk.cu").write_text(walk_source())
         if mutation:
             name, old, new = mutation
-            assert source.count(old) == 1, f"{name}: {old!r} is there {source.count(old)} times"
-            source = source.replace(old, new)
-        ptx = offline.compile_cuda_cpp(source, walk_options(dtype, op), "sm_90").ptx
+            (file,) = [f for f in sources.iterdir() if f.read_text().count(old)]
+            assert file.read_text().count(old) == 1, f"{name}: {old!r} is more than once in {file.name}"
+            file.write_text(file.read_text().replace(old, new))
+        options = [o.replace(str(cuda_source.FOLDER), str(sources)) for o in walk_options(dtype, op)]
+        ptx = offline.compile_cuda_cpp((sources / "walk.cu").read_text(), options, "sm_90").ptx
         return machine.build(ptx, "walk", folder / f"walk{len(list(folder.iterdir()))}", sanitize=sanitize)
 
     return build

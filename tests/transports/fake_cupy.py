@@ -217,7 +217,7 @@ class Fake:
         cuda.Memory, cuda.MemoryPointer, cuda.PinnedMemory = Memory, MemoryPointer, Memory
         cuda.get_elapsed_time = elapsed
         cuda.runtime = types.SimpleNamespace(
-            CUDARuntimeError=CUDARuntimeError, memcpyHostToDevice=1, memcpyDeviceToHost=2, memcpyDefault=4,
+            is_hip=False, CUDARuntimeError=CUDARuntimeError, memcpyHostToDevice=1, memcpyDeviceToHost=2, memcpyDefault=4,
             memcpyAsync=copy, memsetAsync=memset, getDeviceCount=lambda: DEVICES, getDevice=lambda: fake.current,
             getDeviceProperties=lambda i: {"name": b"fake GPU", "l2CacheSize": 4096}, memGetInfo=lambda: (1 << 33, 1 << 34),
             driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 13000, deviceCanAccessPeer=lambda i, j: 1,

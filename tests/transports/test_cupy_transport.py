@@ -175,6 +175,13 @@ def test_what_is_timed_has_a_range_where_there_is_nvtx(fake, monkeypatch):
     assert len(said) == 2
 
 
+def test_cupy_for_amd_gpus_is_refused_with_the_reason(fake, monkeypatch):
+    monkeypatch.setattr(fake.cupy.cuda.runtime, "is_hip", True)
+    assert "ROCm" in cupy_cuda.available() and "\n" not in cupy_cuda.available()
+    with pytest.raises(Unavailable, match="have never run.*accepted: CuPy for CUDA"):
+        cupy_device.open_devices()
+
+
 def test_a_gpu_that_is_too_old_is_not_available(fake, monkeypatch):
     def load(source, options):
         raise cupy_compile.CompileError("NVRTC no longer compiles for sm_50;\nit knows 75, 80")

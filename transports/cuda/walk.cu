@@ -11,24 +11,22 @@
 // last posts that call's flags, and goes on posting for rows without a call until the next call finishes: posts between two
 // calls are in one thread's order, and its arrival at the next call comes before whatever the next last block posts.
 #include "elementwise.cuh"
-#ifdef BUSBW_CPU_SHIM
-#include <chrono>
-#endif
+#include "platform.cuh"
 
 #ifndef BUSBW_THREADS
 #define BUSBW_THREADS 512
-#endif
-#ifdef BUSBW_SCOPE_SYS
-#define BUSBW_SCOPE "sys"
-#else
-#define BUSBW_SCOPE "gpu"
 #endif
 #define BUSBW_PASTE(x, y) x##y
 #define BUSBW_TYPE_OF(dtype) BUSBW_PASTE(busbw::type_, dtype)
 
 typedef BUSBW_TYPE_OF(BUSBW_DTYPE) T;
 typedef T::storage S;
+using busbw::add_acquire_release;
+using busbw::fence;
 using busbw::int64;
+using busbw::load_acquire;
+using busbw::nanoseconds;
+using busbw::store_relaxed;
 
 // The columns of program.py, in its order.
 struct alignas(16) Row {
@@ -38,61 +36,6 @@ struct alignas(16) Row {
 enum { REDUCE = 1, REDUCE_FINAL = 2, COPY = 3 };
 enum { STOP = -1 };  // KIND of what stands where a row would, for a block that is to end
 enum { EPOCH_SHIFT = 24 };
-
-__device__ __forceinline__ int64 load_acquire(const int64* word) {
-#ifdef BUSBW_CPU_SHIM
-  return shim::load_acquire(word);
-#else
-  int64 value;
-  asm volatile("ld.acquire." BUSBW_SCOPE ".global.s64 %0, [%1];"
-               : "=l"(value)
-               : "l"(__cvta_generic_to_global(word))
-               : "memory");
-  return value;
-#endif
-}
-
-// Flags stored after it publish all that this thread, and whoever it has heard from, wrote before it.
-__device__ __forceinline__ void fence() {
-#ifdef BUSBW_CPU_SHIM
-  __threadfence();
-#else
-  asm volatile("fence.acq_rel." BUSBW_SCOPE ";" ::: "memory");
-#endif
-}
-
-__device__ __forceinline__ void store_relaxed(int64* word, int64 value) {
-#ifdef BUSBW_CPU_SHIM
-  shim::store_relaxed(word, value);
-#else
-  asm volatile("st.relaxed." BUSBW_SCOPE ".global.s64 [%0], %1;" ::"l"(__cvta_generic_to_global(word)), "l"(value)
-               : "memory");
-#endif
-}
-
-// The value before; releases what the block wrote before, and acquires what the others released.
-__device__ __forceinline__ int64 add_acquire_release(int64* word, int64 value) {
-#ifdef BUSBW_CPU_SHIM
-  return __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL);
-#else
-  int64 before;
-  asm volatile("atom.add.acq_rel." BUSBW_SCOPE ".global.u64 %0, [%1], %2;"
-               : "=l"(before)
-               : "l"(__cvta_generic_to_global(word)), "l"(value)
-               : "memory");
-  return before;
-#endif
-}
-
-__device__ __forceinline__ int64 nanoseconds() {
-#ifdef BUSBW_CPU_SHIM
-  return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
-#else
-  int64 now;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-  return now;
-#endif
-}
 
 template <typename A, typename B>
 struct is_same {
