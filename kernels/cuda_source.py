@@ -22,12 +22,21 @@ def common_options() -> tuple[str, ...]:
     return ("-std=c++17", f"-I{FOLDER}")
 
 
-def options(dtype: str) -> tuple[str, ...]:
-    """NVRTC's options for kernels.cu on a dtype (DEVICE_DTYPES), without the architecture."""
+def moves_bits(name: str) -> bool:
+    """Whether a kernel only moves or compares bits: the module of these alone is what a session waits for first."""
+    return name == "copy" or name.startswith(("fill_", "check_exact_"))
+
+
+def options(dtype: str, *, bits_alone: bool = False) -> tuple[str, ...]:
+    """NVRTC's options for kernels.cu on a dtype (DEVICE_DTYPES), without the architecture.
+
+    bits_alone: of BITS_DTYPE, only the kernels that `moves_bits`.
+    """
     if dtype not in DEVICE_DTYPES:
         raise ValueError(f"dtype {dtype!r} has no CUDA kernels; accepted: {', '.join(DEVICE_DTYPES)}")
     bits = ("-DBUSBW_WITH_BITS",) if dtype == BITS_DTYPE else ()
-    return (*common_options(), f"-DBUSBW_DTYPE={dtype}", f"-DBUSBW_THREADS={THREADS}", *bits)
+    alone = ("-DBUSBW_BITS_ALONE",) if bits_alone else ()
+    return (*common_options(), f"-DBUSBW_DTYPE={dtype}", f"-DBUSBW_THREADS={THREADS}", *bits, *alone)
 
 
 def kernel_names(dtype: str) -> list[str]:

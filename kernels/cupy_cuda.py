@@ -39,8 +39,8 @@ def available() -> str | None:
 
 
 @cache
-def _module(dtype: str, device_id: int):
-    return cupy_compile.load(cuda_source.source(), cuda_source.options(dtype))
+def _module(dtype: str, bits_alone: bool, device_id: int):
+    return cupy_compile.load(cuda_source.source(), cuda_source.options(dtype, bits_alone=bits_alone))
 
 
 @cache
@@ -49,7 +49,7 @@ def _kernel(name: str, dtype: str, device_id: int):
     import cupy
     from cupy.cuda import driver
 
-    kernel = _module(dtype, device_id).get_function(name)
+    kernel = _module(dtype, cuda_source.moves_bits(name), device_id).get_function(name)
     a_processor = driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.ptr, cuda_source.THREADS, 0)
     processors = cupy.cuda.Device(device_id).attributes["MultiProcessorCount"]
     return kernel, max(1, a_processor) * processors

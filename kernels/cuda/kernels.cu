@@ -1,6 +1,7 @@
 // The kernels of one element type: compile with -DBUSBW_DTYPE=float32 (busbw's name of the dtype).
 //
 // Names are plain (extern "C"): reduce_sum, many_sum, ..., copy, fill_1 ... fill_8, check_range, check_exact_1 ... _8.
+// -DBUSBW_BITS_ALONE leaves out what does arithmetic, and compiles in a fraction of the time.
 // Any grid of one dimension will do, since each is a grid-stride walk; BUSBW_THREADS is the largest block.
 #include "elementwise.cuh"
 #include "pattern.cuh"
@@ -26,6 +27,7 @@ typedef T::storage S;
     busbw::reduce_many<T, busbw::OP>(busbw::share_of_grid(), dst, dst2, sources, k, count, param);               \
   }
 
+#ifndef BUSBW_BITS_ALONE
 BUSBW_REDUCE(sum, Sum)
 BUSBW_REDUCE(prod, Prod)
 BUSBW_REDUCE(min, Min)
@@ -39,6 +41,7 @@ BUSBW_KERNEL check_range(const S* dst, const T::bound* low, const T::bound* high
   busbw::walk<4>(busbw::share_of_grid(), dst, count, work);
   if (work.wrong) atomicAdd(wrong, work.wrong);
 }
+#endif
 
 BUSBW_STREAMING copy(void* dst, void* dst2, const void* src, long long bytes) {
   busbw::copy(busbw::share_of_grid(), dst, dst2, src, bytes);
