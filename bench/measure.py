@@ -120,7 +120,7 @@ def check_before(session: Session, job: Job, effort: Effort) -> tuple[Pattern, i
     session.fill(data.table)
     if effort.check:
         session.run()
-        wrong = session.check(data.low, data.high)
+        wrong = session.check(data)
     # In-place results feed the next all-reduce, which must not slow down on denormals or overflow to nan.
     if job.in_place:
         session.fill(lambda rank: np.zeros_like(data.table(rank)))
@@ -131,8 +131,8 @@ def check_after(session: Session, job: Job, data: Pattern) -> int:
     """Wrong elements after timing: of the last timed result where its input still stands, and of a fresh all-reduce."""
     wrong = 0
     if not job.in_place:
-        wrong += session.check(data.low, data.high)
+        wrong += session.check(data)
     fresh = pattern(job.dtype, job.op, session.ranks, seed=2)
     session.fill(fresh.table, start=1)
     session.run()
-    return wrong + session.check(fresh.low, fresh.high, start=1)
+    return wrong + session.check(fresh, start=1)

@@ -1,4 +1,4 @@
-"""Test data whose all-reduce is known: 256 values a rank, laid over the message by a hash of the element's index.
+"""Test data whose collectives are known: 256 values a rank, laid over the message by a hash of the element's index.
 
 Element i of rank r is ``table(r)[h(i)]`` (kernels/cpu.py, fill), so the right answer is a table of 256 as well, worked out
 here with NumPy and never with the kernels under test. A misplaced or stale chunk shows, as neighbours differ.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..collectives.collective import ALL
 from ..kernels import float8
 from ..kernels.dtypes import bfloat16_from_float32, find_device_dtype
 
@@ -26,10 +27,11 @@ BOUND_BITS = 8  # with fewer, a bound of (p-1) u would allow anything
 
 @dataclass(frozen=True)
 class Pattern:
-    """tables: storage dtype [ranks, 256]; low, high: bounds of the answer, [256], float64 for floating-point dtypes, else
-    of the dtype itself; exact: low equals high."""
+    """tables: storage dtype [ranks, 256]; values: the same as float64 for floating-point dtypes; low, high: bounds of the sum,
+    [256], as values; exact: low equals high."""
 
     tables: np.ndarray
+    values: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
@@ -40,9 +42,15 @@ class Pattern:
     def table(self, rank: int) -> np.ndarray:
         return self.tables[rank]
 
+    def answer(self, contributor: int) -> tuple[np.ndarray, np.ndarray]:
+        """The bounds of what one rank gave, or of the reduction of all (ALL)."""
+        if contributor == ALL:
+            return self.low, self.high
+        return self.values[contributor], self.values[contributor]
+
 
 def pattern(dtype: str, op: str, ranks: int, seed: int = 0) -> Pattern:
-    """The pattern for an all-reduce of `dtype` by `op` over `ranks`; another seed gives other values."""
+    """The pattern for a collective of `dtype`, reduced by `op`, over `ranks`; another seed gives other values."""
     d = find_device_dtype(dtype)
     rng = np.random.default_rng([seed, ranks])
     if d.kind != "f":
@@ -50,11 +58,11 @@ def pattern(dtype: str, op: str, ranks: int, seed: int = 0) -> Pattern:
     bits = SIGNIFICAND_BITS[d.name]
     values, low, high = _floats(rng, bits, op, ranks)
     if d.name == "bfloat16":
-        return Pattern(bfloat16_from_float32(values.astype(np.float32)), low, high)
+        return Pattern(bfloat16_from_float32(values.astype(np.float32)), values, low, high)
     if d.name in float8.NAMES:
         rounding = float8.LEAST[d.name] / 2 if op == "avg" else 0.0  # of a quotient below the normal numbers
-        return Pattern(float8.codes(d.name, values), low - rounding, high + rounding)
-    return Pattern(values.astype(d.storage), low, high)
+        return Pattern(float8.codes(d.name, values), values, low - rounding, high + rounding)
+    return Pattern(values.astype(d.storage), values, low, high)
 
 
 def _integers(rng, storage, op: str, ranks: int) -> Pattern:
@@ -67,7 +75,7 @@ def _integers(rng, storage, op: str, ranks: int) -> Pattern:
             answer = (np.multiply if op == "prod" else np.add).reduce(values, axis=0, dtype=storage)
         if op == "avg":
             answer = np.array([_truncated(int(x), ranks) for x in answer], storage)
-    return Pattern(values, answer, answer)
+    return Pattern(values, values, answer, answer)
 
 
 def _truncated(x: int, by: int) -> int:

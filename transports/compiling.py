@@ -15,7 +15,7 @@ import numpy as np
 
 from ..collectives import build
 from .program import COLUMNS, causality
-from .walker import time_block, time_library, walk
+from .walker import LIBRARY_ARGUMENTS, time_block, time_library, walk
 
 WAIT_SECONDS = 60.0  # whoever compiles for longer has been stopped: then everybody for themselves
 LOOK_SECONDS = 0.01
@@ -81,5 +81,13 @@ def compile_library_timing(post) -> None:
     """The same for what times the MPI library."""
     with in_turn("library"):
         time_library(
-            np.zeros(5, np.int64), 1, np.zeros(0), 0, 1, np.zeros(3, np.int64), post.state, post.mpi, post.flag
+            np.zeros((0, 1 + LIBRARY_ARGUMENTS), np.int64),
+            1,
+            np.zeros(0),
+            0,
+            1,
+            np.zeros(3, np.int64),
+            post.state,
+            post.mpi,
+            post.flag,
         )

@@ -31,11 +31,11 @@ from ..kernels.cuda_source import THREADS
 from ..kernels.dtypes import find_device_dtype
 from .device_programs import Codes, calls, largest_call, steps_of
 from .gate import Gate, in_parts
+from .interface import Answers, Job, Stalled, Unavailable
 from .memory import Connection, Layout
 from .nccl import Group, How
 from .nvtx import nvtx_range
-from .program import MODE_NAMES, Peers, Program, Tuning, causality, lower
-from .session import Job, Stalled, Unavailable
+from .program import EPOCH_SHIFT, MODE_NAMES, Peers, Program, Tuning, causality, lower
 
 EAGER_BYTES = 4096
 BYTES_A_BLOCK = THREADS * 4 * 16  # of a call's result: every thread then has its four vectors (vector.cuh) in flight
@@ -285,19 +285,23 @@ class DeviceSession:
 
     @property
     def nbytes(self) -> int:
-        return self.job.count * self.itemsize
+        return self.job.elements(self.ranks) * self.itemsize
 
     def prepare(self, job: Job) -> None:
         """Lower the job, put its programs on the devices, and choose the way. Raises Unavailable."""
         d = find_device_dtype(job.dtype)
-        if job.count * d.itemsize > self.buffer_bytes:
-            raise Unavailable(f"{job.count * d.itemsize} bytes, but the session was opened for {self.buffer_bytes}")
+        nbytes = job.elements(self.ranks) * d.itemsize
+        if nbytes > self.buffer_bytes:
+            raise Unavailable(f"{nbytes} bytes, but the session was opened for {self.buffer_bytes}")
+        if job.in_place and not job.of.in_place:
+            raise Unavailable(f"{job.collective} has no in-place form; accepted: out of place")
         if job.algorithm == "nccl":
             self._prepare_nccl(job)
             return
         schedule = build(
-            job.algorithm, self.ranks, job.count, channels=job.channels, slices=job.slices, in_place=job.in_place
-        )
+            job.algorithm, self.ranks, job.count, collective=job.of, root=job.root,
+            channels=job.channels, slices=job.slices, in_place=job.in_place,
+        )  # fmt: skip
         if schedule.scratch * d.itemsize > self.scratch_bytes:
             raise Unavailable(
                 f"{job.algorithm} needs {schedule.scratch * d.itemsize} bytes of scratch a rank, but the session was opened "
@@ -309,6 +313,10 @@ class DeviceSession:
         self.programs = {
             r: lower(schedule, known, peers, Codes(), d.itemsize, tuning) for r, peers in self._peers.items()
         }
+        over = np.array([(self.epoch - 1 << EPOCH_SHIFT) + 1], np.int64)
+        for r, program in self.programs.items():
+            for address in program.done:
+                self.devices[self.device_of[r]].upload(address, over)
         modes = self.crew.total(np.sum([p.modes for p in self.programs.values()], axis=0))
         self.message_modes = {name: int(n) for name, n in zip(MODE_NAMES, modes) if n}
         resident = min(device.resident_blocks(d.name, job.op) for device in self.devices)
@@ -424,33 +432,40 @@ class DeviceSession:
         return found
 
     def fill(self, table: Callable[[int], np.ndarray], start: int = 0) -> None:
-        """Fill every rank's input with its pattern and its output with something else."""
+        """As interface.Session.fill."""
         size, job = self.itemsize, self.job
+        counts, inputs = job.buffer_counts(self.ranks), job.inputs(self.ranks)
         for r, i in self.device_of.items():
             device, (first, second) = self.devices[i], self._tables[i]
+            given = inputs[inputs[:, 0] == r]
             device.upload(first, np.frombuffer(b"\xa5" * (256 * size), np.uint8))
             device.upload(second, np.ascontiguousarray(table(r)))
-            n = self.nbytes
-            if not n:
-                continue
-            if not job.in_place:
-                device.launch(f"fill_{size}", "uint8", (self._address(r, OUTPUT), first, job.count, 0), n)
-            where = self._address(r, OUTPUT if job.in_place else INPUT)
-            device.launch(f"fill_{size}", "uint8", (where, second, job.count, start), n)
+            for which in (OUTPUT,) if len(given) and not job.in_place else (INPUT, OUTPUT):
+                if counts[which]:
+                    arguments = (self._address(r, which), first, counts[which], 0)
+                    device.launch(f"fill_{size}", "uint8", arguments, counts[which] * size)
+            for _, at, n in given.tolist():
+                where = self._address(r, OUTPUT if job.in_place else INPUT) + at * size
+                device.launch(f"fill_{size}", "uint8", (where, second, n, start), n * size)
 
-    def check(self, low: np.ndarray, high: np.ndarray, start: int = 0) -> int:
-        """Elements of all ranks' outputs outside [low, high] of the pattern (tables of 256)."""
-        wrong = 0
-        for i, device in enumerate(self.devices):
-            device.upload(self._tables[i][0], np.ascontiguousarray(low))
-            device.upload(self._tables[i][1], np.ascontiguousarray(high))
-            device.zero(self._counter[i], 8)
-        for r, i in self.device_of.items() if self.nbytes else ():
-            arguments = (self._address(r, OUTPUT), *self._tables[i], self.job.count, start, self._counter[i])
-            self.devices[i].launch("check_range", self._dtype, arguments, self.nbytes)
-        for i, device in enumerate(self.devices):
-            wrong += int(device.download(self._counter[i], np.dtype(np.uint64), 1)[0])
-        return self.crew.total(wrong)
+    def check(self, answers: Answers, start: int = 0) -> int:
+        """As interface.Session.check."""
+        size, outputs = self.itemsize, self.job.outputs(self.ranks)
+        outputs = outputs[np.isin(outputs[:, 0], list(self.device_of))]
+        for device, counter in zip(self.devices, self._counter):
+            device.zero(counter, 8)
+        for contributor in np.unique(outputs[:, 4]).tolist():
+            tables = [np.ascontiguousarray(t) for t in answers.answer(contributor)]
+            for device, addresses in zip(self.devices, self._tables):
+                for address, values in zip(addresses, tables):
+                    device.upload(address, values)
+            for r, at, n, source, _ in outputs[outputs[:, 4] == contributor].tolist():
+                i = self.device_of[r]
+                where = self._address(r, OUTPUT) + at * size
+                arguments = (where, *self._tables[i], n, start + source, self._counter[i])
+                self.devices[i].launch("check_range", self._dtype, arguments, n * size)
+        counted = (d.download(counter, np.dtype(np.uint64), 1) for d, counter in zip(self.devices, self._counter))
+        return self.crew.total(sum(int(wrong[0]) for wrong in counted))
 
     def write(self, rank: int, which: int, values: np.ndarray) -> None:
         """Put values into the buffer of a rank of this process; for tests and examples."""

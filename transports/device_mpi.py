@@ -34,7 +34,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..collectives import ALGORITHMS
+from ..collectives import algorithms
 from ..collectives.schedule import (
     COPY,
     INPUT,
@@ -49,8 +49,8 @@ from ..collectives.schedule import (
 )
 from ..kernels.dtypes import find_device_dtype
 from .gpu_crew import JobCrew
+from .interface import Answers, Job, Stalled, Unavailable
 from .nccl import Group
-from .session import Job, Stalled, Unavailable
 
 SEGMENT_BYTES = 1 << 20
 HALVES = 2
@@ -369,16 +369,17 @@ class DeviceMpiSession:
 
     @property
     def nbytes(self) -> int:
-        return self.job.count * self.itemsize
+        return self.job.elements(self.ranks) * self.itemsize
 
     def prepare(self, job: Job) -> None:
         """Raises Unavailable where the session's buffers are too small."""
         d = find_device_dtype(job.dtype)
+        nbytes = job.elements(self.ranks) * d.itemsize
+        if job.in_place and not job.of.in_place:
+            raise Unavailable(f"{job.collective} has no in-place form; accepted: out of place")
         if job.algorithm == "nccl":
-            if job.count * d.itemsize > self.buffer_bytes:
-                raise Unavailable(
-                    f"{job.count * d.itemsize} bytes of message, but the session was opened for {self.buffer_bytes}"
-                )
+            if nbytes > self.buffer_bytes:
+                raise Unavailable(f"{nbytes} bytes of message, but the session was opened for {self.buffer_bytes}")
             if self._open_nccl is None:
                 raise Unavailable("--algo nccl goes through CuPy; accepted: with --backend cupy")
             if self._nccl is None:
@@ -386,11 +387,17 @@ class DeviceMpiSession:
             self._nccl_codes = self._nccl.codes(job.dtype, job.op)
             self.job, self.message_modes = job, {}
             return
-        table = ALGORITHMS[job.algorithm].table(
-            self.rank, self.ranks, job.count, channels=job.channels, slices=job.slices, in_place=job.in_place
+        table = algorithms(job.of)[job.algorithm].table(
+            self.rank,
+            self.ranks,
+            job.count,
+            channels=job.channels,
+            slices=job.slices,
+            in_place=job.in_place,
+            root=job.root,
         )
         for what, need, have in (
-            ("message", job.count * d.itemsize, self.buffer_bytes),
+            ("message", nbytes, self.buffer_bytes),
             ("scratch", scratch_elements(table) * d.itemsize, self.scratch_bytes),
         ):
             if need > have:
@@ -399,31 +406,37 @@ class DeviceMpiSession:
         self.gpu.use(d.name, job.op, self.ranks)
         self.message_modes = {"mpi": int(np.count_nonzero(table["op"] == SEND))}
 
-    def _fill_one(self, which: int, table: np.ndarray, start: int) -> None:
+    def _fill_one(self, which: int, at: int, count: int, table: np.ndarray, start: int) -> None:
         self.gpu.upload(self._tables[0], np.ascontiguousarray(table))
-        arguments = (self.walker.buffers[which], self._tables[0], self.job.count, start)
-        self.gpu.launch(f"fill_{self.itemsize}", "uint8", arguments, self.nbytes)
+        arguments = (self.walker.buffers[which] + at * self.itemsize, self._tables[0], count, start)
+        self.gpu.launch(f"fill_{self.itemsize}", "uint8", arguments, count * self.itemsize)
 
     def fill(self, table: Callable[[int], np.ndarray], start: int = 0) -> None:
-        """Fill the rank's input with its pattern and its output with something else."""
-        if self.nbytes:
-            if not self.job.in_place:
-                self._fill_one(OUTPUT, np.frombuffer(b"\xa5" * (256 * self.itemsize), np.uint8), 0)
-            self._fill_one(OUTPUT if self.job.in_place else INPUT, table(self.rank), start)
+        """As interface.Session.fill."""
+        job = self.job
+        poison = np.frombuffer(b"\xa5" * (256 * self.itemsize), np.uint8)
+        for which, count in enumerate(job.buffer_counts(self.ranks)):
+            if count:
+                self._fill_one(which, 0, count, poison, 0)
+        for rank, at, n in job.inputs(self.ranks).tolist():
+            if rank == self.rank:
+                self._fill_one(OUTPUT if job.in_place else INPUT, at, n, table(rank), start)
         self.gpu.finish(self.gpu.record(COMPUTE))
         self.comm.Barrier()
 
-    def check(self, low: np.ndarray, high: np.ndarray, start: int = 0) -> int:
-        """Elements of all ranks' outputs outside [low, high] of the pattern (tables of 256)."""
-        wrong = 0
-        if self.nbytes:
-            for at, values in zip(self._tables, (low, high)):
-                self.gpu.upload(at, np.ascontiguousarray(values))
-            self.gpu.upload(self._counter, np.zeros(1, np.uint64))
-            arguments = (self.walker.buffers[OUTPUT], *self._tables, self.job.count, start, self._counter)
-            self.gpu.launch("check_range", find_device_dtype(self.job.dtype).name, arguments, self.nbytes)
-            wrong = int(self.gpu.download(self._counter, np.dtype(np.uint64), 1)[0])
-        return self.comm.allreduce(wrong)
+    def check(self, answers: Answers, start: int = 0) -> int:
+        """As interface.Session.check."""
+        self.gpu.upload(self._counter, np.zeros(1, np.uint64))
+        name = find_device_dtype(self.job.dtype).name
+        for rank, at, n, source, contributor in self.job.outputs(self.ranks).tolist():
+            if rank != self.rank:
+                continue
+            for address, values in zip(self._tables, answers.answer(contributor)):
+                self.gpu.upload(address, np.ascontiguousarray(values))
+            where = self.walker.buffers[OUTPUT] + at * self.itemsize
+            arguments = (where, *self._tables, n, start + source, self._counter)
+            self.gpu.launch("check_range", name, arguments, n * self.itemsize)
+        return self.comm.allreduce(int(self.gpu.download(self._counter, np.dtype(np.uint64), 1)[0]))
 
     def run(self) -> None:
         self._once(1)

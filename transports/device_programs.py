@@ -61,7 +61,7 @@ def steps_of(codes: list[np.ndarray]) -> list[np.ndarray]:
                 row = code[position[rank]]
                 if row[KIND] != LOCAL:
                     raise ValueError("a program with messages between hosts has no steps on one device")
-                if row[WAIT]:
+                if row[WAIT] and row[WAIT_K] > 0:  # else for an earlier epoch's: launches are in order
                     seen = [step for value, step in posted[int(row[WAIT])] if value >= row[WAIT_K]]
                     if not seen:
                         break

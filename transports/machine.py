@@ -139,10 +139,10 @@ def call3(typingctx, fn, a, b, c):
 
 
 @intrinsic
-def call6(typingctx, fn, a, b, c, d, e, f):
-    return _library_call(6)
+def call7(typingctx, fn, a, b, c, d, e, f, g):
+    return _library_call(7)
 
 
 @intrinsic
-def call7(typingctx, fn, a, b, c, d, e, f, g):
-    return _library_call(7)
+def call12(typingctx, fn, a, b, c, d, e, f, g, h, i, j, k, m):
+    return _library_call(12)

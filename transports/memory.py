@@ -62,6 +62,11 @@ class Connection:
         """Written by the receiver: how many messages it has taken."""
         return self.acks_at or self.base + LINE
 
+    @property
+    def done(self) -> int:
+        """Written by the receiver: which epoch it has finished, where the sender cannot know it otherwise."""
+        return self.base + LINE + 8
+
     def inline_flag(self, parity: int, slot: int) -> int:
         return self.base + (2 + parity * INLINE_SLOTS + slot) * LINE
 

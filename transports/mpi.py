@@ -19,15 +19,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..collectives.schedule import INPUT, OUTPUT
-from ..kernels.dtypes import find_dtype
 from . import affinity, launcher, watchdog
 from .memory import ABORT, PAGE, WAITS_FOR, Arena, Layout
+from .mpi_reference import MpiReference
 from .program import Peers
-from .session import Job, Post, Stalled, Unavailable, buffer_table
+from .session import Post, Stalled, Unavailable, buffer_table
 from .shared import patience
 from .walker import (
-    M_ALLREDUCE,
     M_BARRIER_COMM,
     M_BARRIER_REQUEST,
     M_BYTE,
@@ -98,6 +96,7 @@ def _initialise(MPI) -> None:
     def finish():
         if MPI.Is_finalized():
             return
+        guard.parted()  # a crew that was not closed goes with the library
         with together("MPI_Finalize"):
             library.MPI_Finalize()
 
@@ -224,6 +223,7 @@ class MpiCrew:
         waits_for = self.arena.doing(node.rank, WAITS_FOR)
         self.watch.met(watchdog.Peers(same, len(same) < self.ranks, waits_for, self._abort))
         self.comm.Barrier()
+        self.references = {"mpi-native": MpiReference}
 
     @property
     def activity(self) -> str:
@@ -273,18 +273,17 @@ class MpiCrew:
             (M_WAIT, "MPI_Wait"),
             (M_TEST, "MPI_Test"),
             (M_IBARRIER, "MPI_Ibarrier"),
-            (M_ALLREDUCE, "MPI_Allreduce"),
         ):
             fields[field] = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
-        fields[M_COMM] = self._handle(self.comm)
-        fields[M_BYTE] = self._handle(MPI.BYTE)
+        fields[M_COMM] = self.handle(self.comm)
+        fields[M_BYTE] = self.handle(MPI.BYTE)
         fields[M_STATUS] = self._status.ctypes.data
         fields[M_FLAG] = self._flag.ctypes.data
         fields[M_BARRIER_REQUEST] = self._barrier_request.ctypes.data
-        fields[M_BARRIER_COMM] = 0 if self.one_host else self._handle(self.comm)
+        fields[M_BARRIER_COMM] = 0 if self.one_host else self.handle(self.comm)
         return fields
 
-    def _handle(self, of) -> int:
+    def handle(self, of) -> int:
         """A handle as int64; mpi4py gives a negative one (MPICH's are ints) as an unsigned word."""
         return ctypes.c_int64(self.MPI._handleof(of)).value
 
@@ -294,30 +293,10 @@ class MpiCrew:
             assert self._requests.itemsize == REQUEST_BYTES
         self.posts[0].mpi[M_REQUESTS] = self._requests.ctypes.data
 
-    def library_arguments(self, job: Job) -> np.ndarray:
-        """Arguments of MPI_Allreduce for `job`, int64 [sendbuf, recvbuf, count, datatype, op]; raises Unavailable."""
-        MPI = self.MPI
-        names = {
-            "float64": "DOUBLE", "float32": "FLOAT", "int8": "INT8_T", "uint8": "UINT8_T", "int32": "INT32_T",
-            "int64": "INT64_T", "uint64": "UINT64_T",
-        }  # fmt: skip
-        ops = {"sum": MPI.SUM, "prod": MPI.PROD, "min": MPI.MIN, "max": MPI.MAX}
-        dtype = find_dtype(job.dtype).name
-        if dtype not in names:
-            raise Unavailable(f"MPI has no {dtype}; accepted with --algo mpi-native: {', '.join(names)}")
-        if job.op not in ops:
-            raise Unavailable(f"MPI has no op {job.op}; accepted with --algo mpi-native: {', '.join(ops)}")
-        if job.count > 2**31 - 1:
-            raise Unavailable(f"MPI_Allreduce takes a count of {2**31 - 1} at most, not {job.count}")
-        here = self.posts[0].peers.buffers[self.rank]
-        send = self._in_place_address() if job.in_place else here[INPUT]
-        handles = self._handle(getattr(MPI, names[dtype])), self._handle(ops[job.op])
-        return np.array([send, here[OUTPUT], job.count, *handles], np.int64)
-
-    def _in_place_address(self) -> int:
-        """The library's MPI_IN_PLACE, which its headers define and no symbol holds."""
-        version = self.MPI.Get_library_version()
-        return 1 if version.startswith("Open MPI") else -1  # mpi.h of Open MPI; of MPICH and its descendants
+    @property
+    def status_address(self) -> int:
+        """Room for an MPI_Status that nobody reads."""
+        return self._status.ctypes.data
 
     def each(self, work) -> list:
         with self.watch.waiting(watchdog.NOBODY):

@@ -15,9 +15,11 @@ each third optional. How a message from rank a to rank b moves is chosen here, p
 
 A reduction whose result is pushed at once is fused into one pass that writes both places.
 
-Epoch: all-reduces are numbered, and a flag holds (number << EPOCH_SHIFT) + k, so flags only grow and are never reset.
-Mailboxes exist twice and alternate, and need no ack: a rank that finishes all-reduce n has heard from every rank in
-it, so everyone has finished n-1 and has taken what was in the other half.
+Epoch: collectives are numbered, and a flag holds (number << EPOCH_SHIFT) + k, so flags only grow and are never reset.
+Mailboxes exist twice and alternate. They need no ack where the sender, when it finishes collective n, has heard of its
+receiver having begun it: the receiver has then finished n-1 and has taken what was in the other half. In an all-reduce every
+rank hears from all. Where causality does not say so (a broadcast's root hears from nobody), the receiver says that it has finished
+n, and the sender waits for that before it writes a mailbox in n+2: it may run two collectives ahead, and waits for no one sooner.
 """
 
 from __future__ import annotations
@@ -84,12 +86,15 @@ class Tuning:
 @dataclass(frozen=True)
 class Program:
     """code: int64 [2, rows, COLUMNS], one for even and one for odd epochs; requests: MPI request slots it needs;
-    modes: how many messages this rank sends in each of MODE_NAMES; staging: the buffer MPI receives land in."""
+    modes: how many messages this rank sends in each of MODE_NAMES; staging: the buffer MPI receives land in; done: addresses of
+    the words (Connection.done) that this rank writes at its end. They say nothing of another program's epochs, so who starts
+    this one first writes (first epoch - 1 << EPOCH_SHIFT) + 1 there."""
 
     code: np.ndarray
     requests: int
     modes: tuple[int, ...]
     staging: np.ndarray
+    done: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,8 +103,9 @@ class Causality:
 
     All arrays are over the steps of all ranks laid end to end; rank r's are starts[r] : starts[r+1].
     mate: the step a SEND or RECV meets (-1: none). pushable: at this SEND the sender knows that the receiver has entered
-    the all-reduce and is done with the bytes that the matching RECV will overwrite. known: when the sender's table ends
-    it already knows that this SEND was received.
+    the collective and is done with the bytes that the matching RECV will overwrite. known: when the sender's table ends
+    it already knows that this SEND was received. heard: bool [ranks, ranks], whether the one, when its table ends, knows that the
+    other has begun.
     """
 
     steps: np.ndarray
@@ -107,6 +113,7 @@ class Causality:
     mate: np.ndarray
     pushable: np.ndarray
     known: np.ndarray
+    heard: np.ndarray
 
 
 def causality(schedule: Schedule) -> Causality:
@@ -129,10 +136,10 @@ def causality(schedule: Schedule) -> Causality:
     ):
         raise ValueError(f"{schedule.algorithm}: sends and receives do not match")
     mate[by_send], mate[by_receive] = by_receive, by_send
-    pushable, known, stuck = _walk(steps, starts, owner, mate, schedule.in_place)
+    pushable, known, seen, stuck = _walk(steps, starts, owner, mate, schedule.in_place)
     if stuck:
         raise ValueError(f"{schedule.algorithm}: the schedule for {schedule.ranks} ranks gets stuck")
-    return Causality(steps, starts, mate, pushable, known)
+    return Causality(steps, starts, mate, pushable, known, seen > 0)
 
 
 @njit(cache=True)
@@ -157,7 +164,7 @@ def _touches(step, buffer, offset, count, in_place):
 
 
 def _walk(steps, starts, owner, mate, in_place):
-    """Walk all tables in a legal order with vector clocks. Returns (pushable, known, whether it got stuck)."""
+    """Walk all tables in a legal order with vector clocks. Returns (pushable, known, the last clocks, whether it got stuck)."""
     p, n = len(starts) - 1, len(steps)
     seen, position, done = np.zeros((p, p), np.int64), starts[:-1].copy(), np.zeros(n, np.bool_)
     pushable, known = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
@@ -180,7 +187,7 @@ def _walk(steps, starts, owner, mate, in_place):
     sends = np.flatnonzero(steps["op"] == SEND)
     meets = mate[sends]
     known[sends] = seen[owner[sends], owner[meets]] >= meets - starts[owner[meets]] + 1
-    return pushable, known, not done.all()
+    return pushable, known, seen, not done.all()
 
 
 # What follows allocates nothing and assigns no slices: NumPy's functions would be compiled with it, for seconds.
@@ -336,6 +343,18 @@ def lower(
             rows.append(_Row(wait=message.connection.ack, wait_k=message.ack_k, peer=peer))
             acks_waited[peer] = message.ack_k
 
+    # Whose mailboxes of this rank's, and whose that this rank writes, are not known to be empty two epochs later.
+    unheard: dict[int, Connection] = {}
+    done: dict[int, Connection] = {}
+    for i, message in messages.items():
+        if message.mode in (INLINE, EAGER):
+            if c.mate[i] >= start and c.mate[i] < start + len(table):
+                sender = int(c.steps["peer"][c.mate[i]])
+                if not c.heard[sender, me]:
+                    done[sender] = message.connection
+            elif not c.heard[me, int(c.steps["peer"][i])]:
+                unheard[int(c.steps["peer"][i])] = message.connection
+
     if timekeeper:
         rows += timekeeper.begin()
     skip = -1
@@ -363,6 +382,8 @@ def lower(
                 rows.append(mpi.send(i, src))
                 continue
             row.announce(message)
+            if message.mode in (INLINE, EAGER) and peer in unheard:
+                row.wait, row.wait_k = unheard.pop(peer).done, 1 - (2 << EPOCH_SHIFT)
             if message.mode != PULL:
                 to = c.steps[c.mate[start + i]]
                 target = address(peer, int(to["dst_buffer"]), int(to["dst_offset"])) if message.mode == PUSH else 0
@@ -414,13 +435,14 @@ def lower(
     for i in np.flatnonzero(table["op"] == SEND):
         if messages[start + int(i)].mode in (PULL, MPI):
             wait_until_taken(int(i))
+    rows += [_Row(post=connection.done, post_k=1, peer=sender) for sender, connection in done.items()]
     if timekeeper:
         rows += timekeeper.end()
     code = np.zeros((2, len(rows), COLUMNS), np.int64)
     for parity in (0, 1):
         for line, row in zip(code[parity], rows):
             row.write(line, parity)
-    return Program(code, mpi.slots, tuple(modes), mpi.staging)
+    return Program(code, mpi.slots, tuple(modes), mpi.staging, tuple(connection.done for connection in done.values()))
 
 
 def _reduction(kernels, final: bool, stream: bool, both: bool = False, stream_away: bool = False) -> int:

@@ -1,4 +1,4 @@
-"""A session: one set of ranks, ready to run, time and check all-reduces.
+"""A session of ranks on CPUs (interface.Session), over memory that they share and MPI between hosts.
 
 ``Session`` is written once. Who the ranks are is a *crew*: ``shared.LocalCrew`` (threads of this process) or
 ``mpi.MpiCrew`` (this process is one rank of an MPI job). Every method is called by all processes of the crew, in the
@@ -7,24 +7,24 @@ same order, and returns the same answer in each.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from ..collectives import build
 from ..collectives.schedule import INPUT, OUTPUT, SCRATCH, Schedule
-from ..errors import UserError
 from ..kernels import cpu
 from ..kernels.dtypes import find_dtype
 from .clock import Clock, Timekeeper, stamps_needed
-from .compiling import compile_library_timing, compile_walker, in_turn
+from .compiling import compile_walker, in_turn
 from .fault import Fault
+from .interface import REFERENCES, Answers, Job, Reference, Stalled, Unavailable
 from .memory import ABORT, SAMPLES_MAX, Arena
-from .program import MODE_NAMES, Causality, Peers, Program, Tuning, causality, lower
+from .numpy_reference import NumpyReference
+from .program import EPOCH_SHIFT, MODE_NAMES, Causality, Peers, Program, Tuning, causality, lower
 from .tuning import streaming
 from .walker import (
     ABORTED,
@@ -36,33 +36,10 @@ from .walker import (
     PORTS_FREE,
     TIME,
     barrier,
+    publish,
     time_block,
-    time_library,
     walk,
 )
-
-REFERENCES = ("mpi-native", "numpy", "nccl")  # measured beside ours; they have no schedule
-
-
-class Stalled(RuntimeError):
-    """Ranks did not come back in time; the message names them."""
-
-
-class Unavailable(UserError):
-    """This job cannot be run by this session; the message says why and what would be accepted."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One all-reduce: count elements of dtype reduced with op by an algorithm."""
-
-    algorithm: str
-    count: int
-    dtype: str
-    op: str
-    in_place: bool = False
-    channels: int = 1
-    slices: int = 1
 
 
 @dataclass
@@ -84,7 +61,7 @@ class VirtualTimes:
     """What the virtual clocks showed.
 
     finish: int64 [samples, ranks] ps, when each rank's clock stopped; wall: float64 [samples, ranks] seconds from the start to
-    the end of each rank's paced all-reduce, or None.
+    the end of each rank's paced collective, or None.
     """
 
     finish: np.ndarray
@@ -103,6 +80,7 @@ class Crew(Protocol):
     masks: list[list[int]]  # the cores that each rank of this machine may run on
     meetings: list[tuple[str, int, list[int]]]  # (host, core, ranks) where ranks are bound to one core all the same
     activity: str  # what is being measured, for messages
+    references: dict[str, Callable[[Crew], Reference]]  # that only these ranks have
 
     def each(self, work: Callable[[Post], object]) -> list:
         """Run `work` for every rank of this process at once; raises Stalled after the time-out."""
@@ -137,9 +115,12 @@ class Session:
         self.turn = 1
         self.job: Job | None = None
         self.programs: list[Program] = []
-        self._library: np.ndarray | None = None
+        self._references: dict[str, Reference] = {
+            name: make(crew) for name, make in {"numpy": NumpyReference, **crew.references}.items()
+        }
+        self._reference: Reference | None = None
         self._compiled: set[tuple] = set()
-        self._plans: dict[tuple, tuple[Schedule, Causality]] = {}
+        self._plans: dict[Job, tuple[Schedule, Causality]] = {}
         self.clock = clock
         self._timekeepers: list[Timekeeper] = []
         if clock:
@@ -166,27 +147,29 @@ class Session:
     def prepare(self, job: Job) -> None:
         """Get ready to run `job`; nothing of this is timed. Raises Unavailable."""
         d = find_dtype(job.dtype)
-        nbytes = job.count * d.itemsize
+        nbytes = job.elements(self.ranks) * d.itemsize
         if nbytes > self.crew.arena.layout.buffer_bytes:
             raise Unavailable(f"{nbytes} bytes, but the session was opened for {self.crew.arena.layout.buffer_bytes}")
+        if job.in_place and not job.of.in_place:
+            raise Unavailable(f"{job.collective} has no in-place form; accepted: out of place")
         self.job = job
         self.programs = []
         self._timekeepers = []
-        self._library = None
-        if self.clock and job.algorithm in REFERENCES:
-            raise Unavailable(f"{job.algorithm} has no schedule that a virtual clock could follow")
-        if job.algorithm == "numpy":
-            if self.crew.ranks_here != self.ranks:
-                raise Unavailable("numpy reduces in one process, so it needs all ranks on one host")
-            if d.name == "bfloat16":
-                raise Unavailable("numpy has no bfloat16; accepted with --algo numpy: every other dtype")
-            return
-        if job.algorithm == "mpi-native":
-            library = getattr(self.crew, "library_arguments", None)
-            if library is None:
-                raise Unavailable("mpi-native is MPI_Allreduce and needs an MPI job: mpirun -np 2 busbw sweep ...")
-            self._library = library(job)
-            compile_library_timing(self.crew.posts[0])
+        self._reference = None
+        if job.algorithm in REFERENCES:
+            if self.clock:
+                raise Unavailable(f"{job.algorithm} has no schedule that a virtual clock could follow")
+            if job.algorithm not in self._references:
+                raise Unavailable(
+                    f"{job.algorithm} is not to be had here; accepted: {', '.join(self._references)}"
+                    + (
+                        "; mpi-native in an MPI job: mpirun -np 2 busbw sweep ..."
+                        if job.algorithm == "mpi-native"
+                        else ""
+                    )
+                )
+            self._references[job.algorithm].prepare(job)
+            self._reference = self._references[job.algorithm]
             return
         schedule, known = self._plan(job)
         if schedule.scratch * d.itemsize > self.crew.arena.layout.scratch_bytes:
@@ -201,7 +184,7 @@ class Session:
                 f"of {self.crew.arena.layout.stamps}"
             )
         kernels = cpu.pointers(job.op, job.dtype)
-        working_set = self.crew.ranks_here * nbytes * (1 if job.in_place else 2)
+        working_set = self.crew.ranks_here * sum(job.buffer_counts(self.ranks)) * d.itemsize
         tuning = Tuning(self.eager_bytes, streaming(working_set, self.cache_bytes))
 
         def lower_one(post: Post) -> Program:
@@ -214,49 +197,62 @@ class Session:
             return program
 
         # Lowering compiles the kernels that a program calls; which these are, follows from this.
-        kernels_of = (job.op, d.name, job.algorithm, job.in_place, tuning.streaming)
+        kernels_of = (job.op, d.name, job.collective, job.algorithm, job.in_place, tuning.streaming)
         with nullcontext() if kernels_of in self._compiled else in_turn(f"{job.op}-{d.name}"):
             if kernels_of not in self._compiled:
                 cpu.fill_pointer(d.itemsize)
                 cpu.check_pointer(d)
             self.programs = [lower_one(post) for post in self.crew.posts]
         self._compiled.add(kernels_of)
+        for program in self.programs:
+            if program.done:
+                publish(np.array(program.done, np.int64), (self.epoch - 1 << EPOCH_SHIFT) + 1)
 
     def _plan(self, job: Job) -> tuple[Schedule, Causality]:
-        key = (job.algorithm, job.count, job.in_place, job.channels, job.slices)
+        key = replace(job, dtype="", op="")  # of which a schedule knows nothing
         if key not in self._plans:
             schedule = build(
-                job.algorithm, self.ranks, job.count, channels=job.channels, slices=job.slices, in_place=job.in_place
-            )
+                job.algorithm, self.ranks, job.count, collective=job.of, root=job.root,
+                channels=job.channels, slices=job.slices, in_place=job.in_place,
+            )  # fmt: skip
             if len(self._plans) > 8:
                 self._plans.clear()
             self._plans[key] = (schedule, causality(schedule))
         return self._plans[key]
 
     def fill(self, table: Callable[[int], np.ndarray], start: int = 0) -> None:
-        """Fill every rank's input with its pattern and its output with something else.
-
-        table: rank -> 256 elements of the storage dtype; start: added to the element index.
-        """
+        """As interface.Session.fill."""
         job = self.job
-        d = find_dtype(job.dtype)
+        poison = np.frombuffer(b"\xa5" * (256 * self.itemsize), find_dtype(job.dtype).storage)
+        counts = job.buffer_counts(self.ranks)
+        inputs = job.inputs(self.ranks)
 
         def work(post: Post):
-            where = OUTPUT if job.in_place else INPUT
-            if not job.in_place:
-                cpu.fill(self._array(post, OUTPUT), np.frombuffer(b"\xa5" * (256 * d.itemsize), d.storage))
-            cpu.fill(self._array(post, where), table(post.rank), start)
+            given = inputs[inputs[:, 0] == post.rank]
+            whole = len(given) and not job.in_place
+            for which in (OUTPUT,) if whole else (INPUT, OUTPUT):
+                cpu.fill(self._array(post, which, counts[which]), poison)
+            for _, at, n in given.tolist():
+                buffer = self._array(post, OUTPUT if job.in_place else INPUT, at + n)
+                cpu.fill(buffer[at:], table(post.rank), start)
 
         self.crew.each(work)
 
-    def check(self, low: np.ndarray, high: np.ndarray, start: int = 0) -> int:
-        """Elements of all ranks' outputs outside [low, high] of the pattern (tables of 256)."""
+    def check(self, answers: Answers, start: int = 0) -> int:
+        """As interface.Session.check."""
         job = self.job
+        _, count = job.buffer_counts(self.ranks)
+        outputs = job.outputs(self.ranks)
 
         def work(post: Post):
-            if self.fault and self.fault.hits("corrupt", post.rank, self.nbytes):
-                self._array(post, OUTPUT).view(np.uint8)[-1] ^= 0x40
-            return cpu.check(self._array(post, OUTPUT), low, high, start, job.dtype)
+            output = self._array(post, OUTPUT, count)
+            mine = outputs[outputs[:, 0] == post.rank]
+            if len(mine) and self.fault and self.fault.hits("corrupt", post.rank, self.nbytes):
+                output[: mine[-1, 1:3].sum()].view(np.uint8)[-1] ^= 0x40
+            wrong = 0
+            for _, at, n, source, contributor in mine.tolist():
+                wrong += cpu.check(output[at : at + n], *answers.answer(contributor), start + source, job.dtype)
+            return wrong
 
         wrong = sum(self.crew.each(work))
         return int(self.crew.combine(np.array([wrong], np.float64), "sum")[0])
@@ -269,14 +265,14 @@ class Session:
     @property
     def nbytes(self) -> int:
         """Bytes of the prepared job's message."""
-        return self.job.count * self.itemsize
+        return self.job.elements(self.ranks) * self.itemsize
 
-    def _array(self, post: Post, which: int) -> np.ndarray:
-        return self.crew.arena.array(post.index, which, find_dtype(self.job.dtype).storage, self.job.count)
+    def _array(self, post: Post, which: int, count: int) -> np.ndarray:
+        return self.crew.arena.array(post.index, which, find_dtype(self.job.dtype).storage, count)
 
     def run(self) -> None:
-        """One all-reduce, untimed."""
-        if self.job.algorithm in REFERENCES:
+        """One collective, untimed."""
+        if self._reference:
             self.time(1, 1)
             return
         epoch = self.epoch
@@ -291,36 +287,30 @@ class Session:
         self._all_ok(self.crew.each(work))
 
     def time(self, samples: int, inner: int, across: str = "max", fresh: bool = False) -> tuple[np.ndarray, int]:
-        """Time `samples` samples of `inner` all-reduces each; fresh: every rank rewrites its input before each sample.
-
-        Returns (float64 seconds an all-reduce, combined over the ranks by `across`; how many samples some rank began
-        late).
-        """
+        """As interface.Session.time."""
         samples = min(samples, SAMPLES_MAX)
         epoch, turn = self.epoch, self.turn
         self.turn += samples
-        if self.job.algorithm == "numpy":
-            return self._time_numpy(samples, inner), 0
-        if self._library is None:
-            self.epoch += samples * inner
+        if self._reference:
+            return self._combined(self._reference.time(samples, inner, turn, fresh), across)
+        self.epoch += samples * inner
         copy = cpu.pointers("sum", "float32").copy if fresh else 0
+        given = self.job.of.input_count(self.ranks, self.job.count) * self.itemsize
 
         def work(post: Post):
             out = self.crew.arena.samples(post.index)
             source = post.peers.buffers[post.rank, OUTPUT if self.job.in_place else INPUT]
-            rewritten = np.array([copy, source, self.nbytes], np.int64)
-            if self._library is not None:
-                status, late = time_library(
-                    self._library, turn, out, samples, inner, rewritten, post.state, post.mpi, post.flag
-                )
-            else:
-                code = self._program_of(post).code
-                status, late = time_block(
-                    code, epoch, turn, out, samples, inner, rewritten, post.state, post.mpi, post.flag, post.clock
-                )
+            rewritten = np.array([copy, source, given], np.int64)
+            code = self._program_of(post).code
+            status, late = time_block(
+                code, epoch, turn, out, samples, inner, rewritten, post.state, post.mpi, post.flag, post.clock
+            )
             return status, late, out[:samples].copy()
 
-        results = self.crew.each(work)
+        return self._combined(self.crew.each(work), across)
+
+    def _combined(self, results: list[tuple[int, int, np.ndarray]], across: str) -> tuple[np.ndarray, int]:
+        """Over all ranks, of (status, samples begun late, seconds) of each rank of this process."""
         self._all_ok([status for status, _, _ in results])
         taken = np.array([s for _, _, s in results])
         here = (
@@ -330,7 +320,7 @@ class Session:
         return self.crew.combine(here, across), int(late[0])
 
     def virtual(self, samples: int, first: int = 0, pace: float = 0.0) -> VirtualTimes:
-        """Run `samples` all-reduces under the virtual clock, with the network's noise of samples first, first + 1, ...
+        """Run `samples` collectives under the virtual clock, with the network's noise of samples first, first + 1, ...
 
         pace: how many wall-clock seconds a virtual second shall last; 0: do not hold anything back.
         """
@@ -352,10 +342,10 @@ class Session:
         clock = post.clock
         clock[DELAYS] = delays.ctypes.data
         clock[PACE] = round(pace * 1e9)
-        if pace:
-            status, clock[PACED_START] = barrier(turn, post.state, post.mpi, post.flag)
-            if status != OK:
-                return status
+        # Stamps alternate with the epoch, so nobody may be two epochs ahead.
+        status, clock[PACED_START] = barrier(turn, post.state, post.mpi, post.flag)
+        if status != OK:
+            return status
         status = walk(self._program_of(post).code[epoch & 1], epoch, post.state, post.mpi, post.flag, clock)
         clock[DELAYS] = clock[PACE] = 0  # for runs without a sample's number
         return status
@@ -366,44 +356,9 @@ class Session:
     def _all_ok(self, statuses) -> None:
         for status in statuses:
             if status == ABORTED:
-                raise Stalled("the all-reduce was aborted")
+                raise Stalled("the collective was aborted")
             if status != OK:
                 raise RuntimeError("the MPI library reported an error in a point-to-point call")
-
-    def _time_numpy(self, samples: int, inner: int) -> np.ndarray:
-        """The naive floor: one thread, NumPy, result copied to every rank."""
-        job = self.job
-        d = find_dtype(job.dtype)
-        reduce = {"sum": np.add, "avg": np.add, "prod": np.multiply, "min": np.minimum, "max": np.maximum}[job.op]
-        arena = self.crew.arena
-        out = np.zeros(samples)
-
-        def work(post: Post):
-            if post.rank != 0:
-                return
-            inputs = [
-                arena.array(i, OUTPUT if job.in_place else INPUT, d.storage, job.count) for i in range(self.ranks)
-            ]
-            outputs = [arena.array(i, OUTPUT, d.storage, job.count) for i in range(self.ranks)]
-            with np.errstate(all="ignore"):
-                for s in range(samples):
-                    start = time.perf_counter()
-                    for _ in range(inner):
-                        if self.ranks == 1:
-                            np.copyto(outputs[0], inputs[0])
-                        else:
-                            reduce(inputs[0], inputs[1], out=outputs[0])
-                        for x in inputs[2:]:
-                            reduce(outputs[0], x, out=outputs[0])
-                        if job.op == "avg":
-                            kind = np.floor_divide if d.storage.kind in "iu" else np.divide
-                            kind(outputs[0], self.ranks, out=outputs[0])
-                        for y in outputs[1:]:
-                            np.copyto(y, outputs[0])
-                    out[s] = (time.perf_counter() - start) / inner
-
-        self.crew.each(work)
-        return self.crew.combine(out, "max")
 
     def abort(self, error: BaseException) -> None:
         """Make every walker of this host return at its next look; of a stall over several hosts, say whose it is."""

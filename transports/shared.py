@@ -47,6 +47,7 @@ class LocalCrew:
         self.ranks = self.ranks_here = ranks
         self.timeout = timeout
         self.activity = "start-up"
+        self.references: dict = {}
         self.arena = private_arena(Layout(ranks, buffer_bytes, scratch_bytes, stamps))
         available = affinity.usable()
         cores = affinity.choose(affinity.places(available), ranks) if pin else None

@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from .interface import ABORTED, MPI_FAILED, OK
 from .machine import (
     call2,
     call3,
-    call6,
     call7,
+    call12,
     call_kernel,
     clock_ns,
     load_acquire,
@@ -65,10 +66,10 @@ BASE, INDEX, RANKS_HERE, SPINS, WINDOW_NS = range(5)
 # of it.
 TIME, PACE, PACED_START, PACED_NS, DELAYS, PORTS_FREE = range(6)
 # Fields of `mpi`, int64: addresses of library functions and handles; all 0 without MPI.
-(M_ISEND, M_IRECV, M_WAIT, M_TEST, M_IBARRIER, M_ALLREDUCE, M_COMM, M_BYTE, M_REQUESTS, M_STATUS, M_FLAG,
- M_BARRIER_COMM, M_BARRIER_REQUEST, MPI_FIELDS) = range(14)  # fmt: skip
+(M_ISEND, M_IRECV, M_WAIT, M_TEST, M_IBARRIER, M_COMM, M_BYTE, M_REQUESTS, M_STATUS, M_FLAG,
+ M_BARRIER_COMM, M_BARRIER_REQUEST, MPI_FIELDS) = range(13)  # fmt: skip
 
-OK, ABORTED, MPI_FAILED = 0, 1, 2
+LIBRARY_ARGUMENTS = 12  # of MPI_Sendrecv, the longest
 SOMEBODY = -2  # in WAITS_FOR: not one rank, but whoever comes last
 NO_SEND = np.int64(-1)  # of its type on purpose: for a literal -1 Numba would compile everything once more
 REQUEST_BYTES = 8  # room for one MPI_Request of any library
@@ -209,7 +210,7 @@ def _due(virtual, clock):
 
 @njit(nogil=True, cache=True)
 def walk(code, epoch, state, mpi, flag, clock):
-    """Run one all-reduce. code: int64 [rows, COLUMNS] of this epoch's parity; returns OK, ABORTED or MPI_FAILED."""
+    """Run one collective. code: int64 [rows, COLUMNS] of this epoch's parity; returns OK, ABORTED or MPI_FAILED."""
     stamp = epoch << EPOCH_SHIFT
     waiting_slot = NO_SEND  # a send still under way, to be driven while we wait for something else
     for i in range(code.shape[0]):
@@ -286,10 +287,10 @@ def _rewrite(fresh):
 
 @njit(nogil=True, cache=True)
 def time_block(code, epoch, turn, samples, n, inner, fresh, state, mpi, flag, clock):
-    """Time `n` samples of `inner` back-to-back all-reduces each.
+    """Time `n` samples of `inner` back-to-back collectives each.
 
-    code: int64 [2, rows, COLUMNS]; epoch: number of the first all-reduce; turn: number of the first barrier;
-    samples: float64, receives seconds an all-reduce on this rank; fresh: int64 [copy kernel or 0, address, bytes], what
+    code: int64 [2, rows, COLUMNS]; epoch: number of the first collective; turn: number of the first barrier;
+    samples: float64, receives seconds a collective on this rank; fresh: int64 [copy kernel or 0, address, bytes], what
     this rank rewrites before each sample. Returns (status, late): how many samples this rank began after the agreed start.
     """
     doing = state[BASE] + RANK_LINES + state[INDEX] * RANK_CONTROL + DOING
@@ -318,8 +319,12 @@ def time_block(code, epoch, turn, samples, n, inner, fresh, state, mpi, flag, cl
 
 
 @njit(nogil=True, cache=True)
-def time_library(arguments, turn, samples, n, inner, fresh, state, mpi, flag):
-    """Time MPI_Allreduce as `time_block` times ours. arguments: int64 [sendbuf, recvbuf, count, datatype, op]."""
+def time_library(calls, turn, samples, n, inner, fresh, state, mpi, flag):
+    """Time calls of the MPI library as `time_block` times ours.
+
+    calls: int64 [calls, 1 + LIBRARY_ARGUMENTS], one after the other: a function's address and its arguments. Those that it does not
+    take are passed all the same, which C's calling conventions on x86-64 and AArch64 allow.
+    """
     for s in range(n):
         _rewrite(fresh)
         status, start = barrier(turn + s, state, mpi, flag)
@@ -332,15 +337,20 @@ def time_library(arguments, turn, samples, n, inner, fresh, state, mpi, flag):
             spin_hint()
             now = clock_ns()
         for _ in range(inner):
-            if (
-                call6(
-                    mpi[M_ALLREDUCE], arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], mpi[M_COMM]
-                )
-                != 0
-            ):
-                return MPI_FAILED, 0
+            for i in range(calls.shape[0]):
+                c = calls[i]
+                failed = call12(c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11], c[12])
+                if failed != 0:
+                    return MPI_FAILED, 0
         samples[s] = (clock_ns() - start) / inner * 1e-9
     return OK, 0
+
+
+@njit(nogil=True, cache=True)
+def publish(addresses, value):
+    """Write `value` to the words at `addresses`, after everything before it."""
+    for i in range(len(addresses)):
+        store_release(addresses[i], value)
 
 
 def new_state(base: int, index: int, ranks_here: int, spins: int, window_ns: int) -> np.ndarray:

@@ -125,7 +125,7 @@ def check_job(session, job: Job) -> str | None:
         session.run()
         if not job.in_place:  # else each takes the result of the one before
             session.time(1, REPEATS)
-        wrong = session.check(data.low, data.high, start=seed)
+        wrong = session.check(data, start=seed)
         if wrong:
             return f"{job}: {wrong} of {session.ranks * job.count} elements wrong"
     return None

@@ -29,7 +29,7 @@ for aware in (False, True):
             session.fill(data.table)
             session.run()
             tried += 1
-            if session.check(data.low, data.high):
+            if session.check(data):
                 bad.append([aware, algorithm, dtype, op])
     session.close()
 if comm.rank == 0:

@@ -10,7 +10,8 @@ import late_comm  # noqa: E402
 import late_gpu  # noqa: E402
 from busbw.bench.measure import Effort, measure  # noqa: E402
 from busbw.bench.pattern import pattern  # noqa: E402
-from busbw.collectives import ALGORITHMS  # noqa: E402
+from busbw.collectives import ALGORITHMS, algorithms  # noqa: E402
+from busbw.collectives.collective import COLLECTIVES  # noqa: E402
 from busbw.transports.device_mpi import DeviceMpiSession  # noqa: E402
 from busbw.transports.session import Job  # noqa: E402
 from mpi4py import MPI  # noqa: E402
@@ -34,10 +35,21 @@ for aware in (False, True):
                         data = pattern(dtype, op, comm.size, seed=again)
                         session.fill(data.table)
                         session.run()
-                        wrong = session.check(data.low, data.high)
+                        wrong = session.check(data)
                         checks += 1
                         if wrong:
                             bad.append([aware, late, dtype, op, algorithm, count, in_place, wrong])
+        for collective in COLLECTIVES.values():
+            for algorithm in algorithms(collective) if collective.name != "all_reduce" else ():
+                for in_place in (False, True) if collective.in_place else (False,):
+                    job = Job(algorithm, 700, dtype, op, in_place, 2, 2, collective.name, comm.size - 1)
+                    data = pattern(dtype, op, comm.size)
+                    session.prepare(job)
+                    session.fill(data.table)
+                    session.run()
+                    checks += 1
+                    if wrong := session.check(data):
+                        bad.append([aware, late, dtype, op, collective.name, algorithm, in_place, wrong])
         timing = measure(session, Job("ring", 1000, dtype, op), Effort(iterations=3, warmup=1)).timing
         if timing.wrong or min(timing.samples) <= 0:
             bad.append([aware, late, dtype, op, "measure", timing.wrong])

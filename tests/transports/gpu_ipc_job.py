@@ -47,7 +47,7 @@ for algorithm in ALGORITHMS:
             if not job.in_place:
                 s.time(1, 5)
             found["tried"] += 1
-            if s.check(data.low, data.high, start=seed):
+            if s.check(data, start=seed):
                 found["bad"].append([algorithm, dtype, op])
 timing = measure(s, Job("ring", 100, "float32", "sum"), Effort(iterations=3, warmup=1)).timing
 found["measured"] = [timing.wrong, len(timing.samples), s.gate.holds, s.crew.transport]

@@ -1,4 +1,4 @@
-"""Run by test_mpi_ranks.py under mpirun: every algorithm, several dtypes, both modes, in each case of mpi_cases.
+"""Run by test_mpi_ranks.py under mpirun: all algorithms and collectives, several dtypes, both modes, in each case of mpi_cases.
 
 A second argument names the algorithms to be tried.
 """
@@ -7,9 +7,10 @@ import sys
 
 import numpy as np
 from busbw.bench.pattern import pattern
-from busbw.collectives import ALGORITHMS
+from busbw.collectives import ALGORITHMS, algorithms
+from busbw.collectives.collective import COLLECTIVES
 from busbw.transports import mpi
-from busbw.transports.session import Job, Session
+from busbw.transports.session import Job, Session, Unavailable
 from mpi_cases import run_cases
 
 JOBS = (
@@ -26,7 +27,7 @@ def tried(comm, transport: str, node_size: int | None) -> dict:
     """Every algorithm over the ranks of `comm`: {ranks, transport, checks, bad: what was wrong} on its first rank."""
     crew = mpi.MpiCrew(1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size, timeout=60)
     session = Session(crew, cache_bytes=1 << 16)
-    bad, checks = [], 0
+    bad, checks, refused = [], 0, set()
     for algorithm in TRIED:
         for in_place in (False, True):
             for dtype, op, count in JOBS:
@@ -37,12 +38,38 @@ def tried(comm, transport: str, node_size: int | None) -> dict:
                 for start in range(2):
                     session.fill(data.table, start)
                     session.run()
-                    wrong = session.check(data.low, data.high, start)
+                    wrong = session.check(data, start)
                     checks += 1
                     if wrong:
                         bad.append([algorithm, dtype, op, count, in_place, wrong])
                 samples, _ = session.time(3, 2)
                 assert len(samples) == 3 and np.all(samples > 0)
+    # Every collective, and the library's own: back to back too, so that a rank may run ahead of the others.
+    others = [c for c in COLLECTIVES.values() if c.name != "all_reduce"] if len(sys.argv) <= 2 else []
+    for collective in others:
+        for algorithm in [*algorithms(collective), "mpi-native"]:
+            for in_place in (False, True) if collective.in_place else (False,):
+                for dtype, op, count in (("float32", "sum", 3), ("float64", "sum", 2500)):
+                    root = count % session.ranks
+                    data = pattern(dtype, op, session.ranks)
+                    job = Job(algorithm, count, dtype, op, in_place, 2, 2, collective.name, root)
+                    try:
+                        session.prepare(job)
+                    except Unavailable:
+                        refused.add((algorithm, collective.name, in_place))
+                        continue
+                    session.fill(data.table)
+                    if in_place:
+                        session.run()
+                    else:
+                        session.time(3, 7)
+                    checks += 1
+                    if wrong := session.check(data):
+                        bad.append([collective.name, algorithm, count, in_place, wrong])
+    # MPI_Bcast has one buffer, and MPI_Reduce_scatter_block puts its in-place result elsewhere.
+    assert refused == (
+        {("mpi-native", "broadcast", False), ("mpi-native", "reduce_scatter", True)} if others else set()
+    )
     assert session.crew.agree({"from": session.crew.rank}) == {"from": 0}
     found = {"ranks": session.ranks, "transport": crew.transport, "checks": checks, "bad": bad}
     session.close()

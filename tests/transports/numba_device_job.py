@@ -25,10 +25,10 @@ for ranks in (1, 2, 3):
             session.fill(data.table)
             session.run()
             tried += 1
-            if session.check(data.low, data.high) or session.chosen != "steps":
+            if session.check(data) or session.chosen != "steps":
                 bad.append(f"{ranks} {job}")
             session.write(0, OUTPUT, np.full(8, 0x55, np.uint8))
-            if not session.check(data.low, data.high):
+            if not session.check(data):
                 bad.append(f"{ranks} {job}: a damaged element was not seen")
     session.close()
 session = DeviceSession(open_devices(), 2, 4096, 4096)

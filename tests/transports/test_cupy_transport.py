@@ -49,7 +49,7 @@ def test_every_algorithm_is_right_and_goes_the_way_that_was_asked_for(fake, way,
         fake.log.clear()
         session.run()
         assert set(fake.log) == {launched} | ({"run_rows"} if way == "steps" else set())
-        assert session.check(data.low, data.high) == 0
+        assert session.check(data) == 0
     session.close()
     del session
     gc.collect()

@@ -5,7 +5,8 @@ import pytest
 import shim_device
 from busbw.bench.measure import Effort, measure
 from busbw.bench.pattern import pattern
-from busbw.collectives import ALGORITHMS
+from busbw.collectives import ALGORITHMS, algorithms
+from busbw.collectives.collective import COLLECTIVES
 from busbw.collectives.schedule import INPUT, OUTPUT
 from busbw.transports import device
 from busbw.transports.device import DeviceSession
@@ -72,7 +73,7 @@ def test_a_launch_of_many_all_reduces_leaves_the_last_ones_sum(
     s.prepare(Job(algorithm, count, dtype, "sum", slices=slices))
     s.fill(data.table)
     s.time(2, inner)
-    assert s.check(data.low, data.high) == 0
+    assert s.check(data) == 0
     assert s.devices[0].launches["walk"] == 2
 
 
@@ -85,6 +86,22 @@ def test_back_to_back_all_reduces_never_see_stale_data(shim_folder, algorithm):
             inputs = rng.integers(-(2**20), 2**20, (3, count)).astype(np.float32)
             outputs = reduce_with(s, Job(algorithm, count, "float32", "sum"), inputs)
             assert np.array_equal(outputs, np.broadcast_to(inputs.sum(axis=0), outputs.shape))
+
+
+@pytest.mark.parametrize("way", ["walk", "steps"])
+def test_every_collective_is_right(shim_folder, way):
+    s = session(shim_folder, 3, way=way)
+    data = pattern("float32", "sum", 3)
+    for collective in COLLECTIVES.values():
+        for n, algorithm in enumerate(algorithms(collective)):
+            for in_place in (False, True) if collective.in_place else (False,):
+                s.prepare(Job(algorithm, 300, "float32", "sum", in_place, 2, 2, collective.name, n % 3))
+                s.fill(data.table)
+                if in_place:
+                    s.run()
+                else:
+                    s.time(2, 3)
+                assert s.check(data) == 0, (collective.name, algorithm, in_place)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +123,9 @@ def test_dtypes_and_ops_give_the_pattern(shim_folder, dtype, op, way):
     s.prepare(Job("ring", 777, dtype, op))
     s.fill(data.table)
     s.run()
-    assert s.check(data.low, data.high) == 0
+    assert s.check(data) == 0
     s.write(1, OUTPUT, np.full(1, 77, np.uint8))
-    assert s.check(data.low, data.high) > 0
+    assert s.check(data) > 0
 
 
 def test_ranks_over_several_devices_pull_from_one_another(shim_folder):

@@ -78,7 +78,7 @@ def test_every_dtype_and_op_gives_the_pattern(dtype, op):
         s.prepare(Job(algorithm, 1537, dtype, op, in_place))
         s.fill(data.table)
         s.run()
-        assert s.check(data.low, data.high) == 0
+        assert s.check(data) == 0
 
 
 @pytest.mark.parametrize("algorithm", list(ALGORITHMS))
@@ -116,7 +116,7 @@ def test_timing_counts_every_sample_and_leaves_the_right_result(window_ns, began
     assert len(samples) == 50
     assert np.all(samples > 0)
     assert late == began_late
-    assert s.check(data.low, data.high) == 0
+    assert s.check(data) == 0
     s.crew.close()
 
 
@@ -134,7 +134,7 @@ def test_fresh_inputs_are_rewritten_with_the_same_values():
     s.prepare(Job("two-shot", 5000, "float32", "sum"))
     s.fill(data.table)
     s.time(20, 1, fresh=True)
-    assert s.check(data.low, data.high) == 0
+    assert s.check(data) == 0
 
 
 def test_more_ranks_than_cores_stay_correct_and_give_the_core_to_whom_they_wait_for():
@@ -156,7 +156,7 @@ def test_more_ranks_than_cores_stay_correct_and_give_the_core_to_whom_they_wait_
         before = time.process_time()
         s.time(5, 1)
         seconds.append(time.process_time() - before)
-    assert s.check(data.low, data.high) == 0
+    assert s.check(data) == 0
     assert seconds[0] < seconds[1] / 4
     s.crew.close()
 
@@ -169,7 +169,7 @@ def test_numpy_reference_agrees():
             s.prepare(Job("numpy", 777, "int32", op, in_place))
             s.fill(data.table)
             s.run()
-            assert s.check(data.low, data.high) == 0
+            assert s.check(data) == 0
 
 
 def test_a_rank_that_does_not_come_back_is_named():

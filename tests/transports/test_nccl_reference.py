@@ -28,7 +28,7 @@ def test_nccl_is_called_for_all_ranks_at_once_and_its_result_is_checked(ranks, d
     s.prepare(Job("nccl", 99, dtype, op, in_place))
     s.fill(data.table)
     s.run()
-    assert s.check(data.low, data.high) == 0
+    assert s.check(data) == 0
     timing = measure(s, Job("nccl", 99, dtype, op, in_place), Effort(iterations=3, warmup=1)).timing
     assert timing.wrong == 0 and len(timing.samples) == 3
     assert fake.alive == ranks
@@ -85,7 +85,7 @@ def test_a_graph_of_all_reduces_is_launched_as_often_as_asked_for():
     data = pattern("float32", "sum", 2, seed=1)
     s.fill(data.table)
     s.time(1, 3)
-    assert fake.reduced == 5 * 3 and s.check(data.low, data.high) == 0
+    assert fake.reduced == 5 * 3 and s.check(data) == 0
     s.time(2, 3)
     assert fake.reduced == 3 * 5 * 3
     assert {"slope", "one_launch", "launch_each"} == set(s.costs())
