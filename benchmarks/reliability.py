@@ -10,7 +10,7 @@ takes, and sends SIGKILL, SIGSTOP or SIGINT to one rank, or Ctrl-C to all. Then 
     unnamed     was the rank named (Ctrl-C: nobody need be), by us in one line or by the launcher, and no other?
     tracebacks  did a user see one?
     code        is the exit code 3 for a stop, 130 for an interrupt, not 0 for a kill?
-    resume      does the same command with --resume then finish the file?
+    resume      does the same command, with --resume where a size was finished, then complete the file?
 
 Local ranks are threads of one process, which is stopped as a whole: there the sweep must go on after SIGCONT. Exit code 1 if
 any answer was wrong.
@@ -40,8 +40,8 @@ from busbw.transports.launcher import launch
 MODES = {
     "local": (0, ("--ranks", "2")),
     "shared": (2, ()),
-    "mpi": (3, ("--transport", "mpi")),
-    "hybrid": (4, ("--node-size", "2")),
+    "mpi": (2, ("--transport", "mpi")),
+    "hybrid": (3, ("--node-size", "2")),
 }
 STROKES = ("kill", "stop", "interrupt", "ctrl-c")
 SIZES = ("-b", "1K", "-e", "1M", "-f", "4", "--algo", "ring", "--budget", "0.05", "--no-report", "-q")
@@ -111,7 +111,7 @@ def strike(trial: Trial, process: subprocess.Popen, out: Path) -> None:
         pass
 
 
-def run(trial: Trial, folder: Path, timeout: float) -> Trial:
+def run(trial: Trial, folder: Path, timeout: float, resumed: bool) -> Trial:
     out = folder / f"trial-{trial.number}.jsonl"
     log = folder / f"trial-{trial.number}.log"
     with open(log, "w+") as file:
@@ -144,7 +144,8 @@ def run(trial: Trial, folder: Path, timeout: float) -> Trial:
         file.seek(0)
         text = file.read()
     judge(trial, text, before, out)
-    resume(trial, out, timeout)
+    if resumed:
+        resume(trial, out, timeout)
     if not trial.wrong:
         log.unlink()
     return trial
@@ -180,7 +181,11 @@ def judge(trial: Trial, text: str, before: bytes, out: Path) -> None:
 
 
 def resume(trial: Trial, out: Path, timeout: float) -> None:
-    again = [*command(trial.mode, out, 60.0), "--resume"]
+    again = command(trial.mode, out, 60.0)
+    if trial.finished:
+        again.append("--resume")
+    else:
+        out.unlink(missing_ok=True)
     try:
         done = subprocess.run(again, capture_output=True, text=True, timeout=240, env=environment())
     except subprocess.TimeoutExpired:
@@ -227,6 +232,8 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no trial later than that")
+    parser.add_argument("--resume-every", type=int, default=1, metavar="N", help="resume after every N-th trial only")
     parser.add_argument("--timeout", type=float, default=4.0, help="the sweeps' --timeout, seconds")
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--strokes", default=",".join(STROKES))
@@ -239,7 +246,8 @@ def main() -> int:
     modes, strokes = args.modes.split(","), args.strokes.split(",")
     takes = {mode: duration(mode, folder) for mode in modes}
     print("an undisturbed sweep takes " + ", ".join(f"{s:.1f} s {mode}" for mode, s in takes.items()), flush=True)
-    trials = []
+    until = time.monotonic() + 60 * args.minutes
+    trials, done = [], []
     for number in range(args.trials):
         mode, stroke = modes[number % len(modes)], chance.choice(strokes)
         if mode == "local" and stroke == "ctrl-c":
@@ -247,16 +255,25 @@ def main() -> int:
         victim = chance.randrange(MODES[mode][0] or 1)
         at = chance.random() * takes[mode] * (1 / 3 if args.earliest else 1)
         trials.append(Trial(number, mode, stroke, victim, at))
+
+    def begin(trial: Trial) -> Trial | None:
+        if time.monotonic() > until:
+            return None
+        return run(trial, folder, args.timeout, resumed=trial.number % args.resume_every == 0)
+
     with ThreadPoolExecutor(args.jobs) as pool:
-        for trial in pool.map(lambda t: run(t, folder, args.timeout), trials):
+        for trial in pool.map(begin, trials):
+            if trial is None:
+                continue
+            done.append(trial)
             state = "too late" if trial.over_before else f"ended after {trial.seconds:.1f} s with {trial.code}"
             print(
                 f"{trial.number:4} {trial.mode:6} {trial.stroke:9} rank {trial.victim} at {trial.at:4.1f} s: {state}, "
                 f"{trial.finished} sizes {' '.join(trial.wrong).upper()} {trial.said}",
                 flush=True,
             )
-    print(table(trials))
-    if any(t.wrong for t in trials):
+    print(table(done))
+    if any(t.wrong for t in done):
         print(f"logs of what went wrong: {folder}")
         return 1
     shutil.rmtree(folder)

@@ -66,9 +66,8 @@ def fail(program: str, message: str, code: int = EXIT_USAGE) -> None:
     """Say what is wrong in one line, once a job, and exit with that code."""
     line = f"{program}: {message}"
     if launched():
-        watchdog.of_this_process().end(
-            line, code, shared=code == EXIT_USAGE
-        )  # only the rank that writes knows of no room
+        # Only the rank that writes knows of no room.
+        watchdog.of_this_process().end(line, code, shared=code == EXIT_USAGE)
     sys.stderr.write(f"{line}\n")
     sys.exit(code)
 
@@ -109,10 +108,14 @@ def main(arguments: list[str] | None = None) -> int:
             _check_compiling(args.command)
             return args.run(args)
     except KeyboardInterrupt:
+        if guard:
+            guard.end(f"{program}: {guard.me()} was interrupted", EXIT_INTERRUPTED)
         sys.stderr.write("\ninterrupted\n")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         _to_nowhere()  # the reader left; so do we, quietly
+        if guard:
+            guard.end(f"{program}: {guard.me()}: nobody reads the output any more", EXIT_NO_ROOM)
         return 0
     except (UserError, MemoryError) as e:
         if no_room(e):
@@ -122,8 +125,12 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(e, OSError) and no_room(e):
             _to_nowhere()
             fail(program, f"{e.filename or 'the output'} cannot be written: {e.strerror}", EXIT_NO_ROOM)
-        if not guard or os.environ.get(TRACEBACK):
+        if not guard:
             raise
+        if os.environ.get(TRACEBACK):
+            import traceback
+
+            traceback.print_exc()
         # The other ranks wait for this one: end the job, and do not bury why under their tracebacks.
         what = " ".join(str(e).split()) or "no more is known"
         guard.end(

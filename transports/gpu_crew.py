@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 
 import numpy as np
 
+from . import watchdog
 from .session import Stalled
 
 
@@ -70,9 +70,8 @@ class JobCrew:
         """Let go of what others share, all of us before anybody gives memory back. error: a rank that cannot go on ends the job,
         as the others wait for it."""
         if error is not None:
-            sys.stdout.flush()
-            sys.stderr.write(f"busbw: {error} during {self.activity}\n")
-            self.comm.Abort(3 if isinstance(error, Stalled) else 1)
+            code = watchdog.EXIT_STALLED if isinstance(error, Stalled) else 1
+            watchdog.of_this_process().end(f"busbw: {error} during {self.activity}", code)
         self.barrier()
         for device, address in self._reached:
             device.let_go(address)

@@ -93,10 +93,14 @@ class LocalCrew:
         error = None
         try:
             while waiting:
+                asked = time.monotonic()
                 try:
                     index, result, failure = self._done.get(timeout=0.2)
                 except queue.Empty:
-                    if time.monotonic() > deadline:
+                    now = time.monotonic()
+                    if now - asked > 1.0:
+                        deadline += now - asked  # this process was stopped, and all its ranks with it
+                    if now > deadline:
                         raise self._stalled(waiting) from None
                     continue
                 waiting.discard(index)
