@@ -109,9 +109,10 @@ __device__ __forceinline__ void finish_fetches() {
 // Rows in shared memory: the next one is fetched while slow threads may still look at the row before this one.
 enum { HELD = 4 };
 
-// A block's walk. All but the rows is thread 0's, and lies in shared memory since registers are for the data.
+// A block's walk. All but the rows and `first` is thread 0's, and lies in shared memory since registers are for the data.
 struct Walker {
   Row held[HELD];
+  unsigned first;      // thread of the rank's that this block begins with; never changes
   const Row* code[2];  // of the rank, by the epoch's parity
   int64 rows;          // of an all-reduce
   int64 epoch, end;    // all-reduces from this one on, before that one
@@ -119,7 +120,6 @@ struct Walker {
   int64* arrived;
   int64 meeting;  // what *arrived holds once the rank's blocks have met in its latest call
   int64 blocks;   // of the rank
-  unsigned first; // thread of the rank's that this block begins with
   bool posts;     // this block publishes what the rank does until its next call
   bool failed;    // the job has ended early
 };
