@@ -9,6 +9,7 @@ from busbw.bench.compare import (
     LEVEL,
     SLOWER,
     WRONG,
+    _bootstrap_medians,
     benjamini_hochberg,
     bootstrap_ratio,
     compare,
@@ -169,6 +170,18 @@ def test_a_ratio_of_scaled_samples_holds_its_factor(samples, factor):
     low, high = bootstrap_ratio(samples, [factor * s for s in samples])
     assert low <= factor * (1 + 1e-9) and high >= factor * (1 - 1e-9)
     assert mann_whitney(samples, samples) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 30])
+def test_bootstrapped_medians_are_those_of_resampling(n):
+    """The same distribution as that of plain resampling, at odd and even numbers of samples (two-sample Kolmogorov-Smirnov)."""
+    random = np.random.default_rng(5)
+    ordered = np.sort(random.lognormal(0, 0.2, n))
+    fast = np.sort(np.concatenate([_bootstrap_medians(ordered, random) for _ in range(10)]))
+    plain = np.sort(np.median(ordered[random.integers(0, n, (len(fast), n))], axis=1))
+    at = np.concatenate([fast, plain])
+    apart = np.abs(np.searchsorted(fast, at, "right") - np.searchsorted(plain, at, "right")).max() / len(fast)
+    assert apart < 1.95 * math.sqrt(2 / len(fast))  # p = 0.001
 
 
 def test_texts_pictures_and_hostile_names():
