@@ -18,7 +18,7 @@ from ..errors import UserError
 from .record import Record, ResultFile, Timing
 from .repeatability import scatter
 from .statistics import CONFIDENCE, student_quantile, student_two_sided
-from .summary import IN_PLACE, OUT_OF_PLACE, WALL, bandwidth, plain
+from .summary import IN_PLACE, OUT_OF_PLACE, WALL, bandwidth, plain, ranks_words, size_words
 
 LEAST_SAMPLES = 4  # on each side, from which samples are compared
 RESAMPLES = 2000
@@ -206,7 +206,7 @@ def _pairs(
                 if values[0] != values[1] and all(values):
                     notes.append(f"{what}: {', '.join(values[0])} against {', '.join(values[1])}")
             collective, ranks, clock = kind
-            what = f"{collective}, {ranks} ranks" if ranks else f"{collective}, ranks not known"
+            what = f"{collective}, {ranks_words(ranks)}"
             if clock != WALL:
                 what += f", modelled ({plain(clock.removeprefix('fabric:'), 40)})"
             if len(pairs) > 1:
@@ -305,5 +305,9 @@ def _names(files: Sequence[ResultFile]) -> list[str]:
 
 
 def _has(records: Sequence[Record]) -> str:
-    kinds = dict.fromkeys(f"{r.collective} over {r.ranks or 'an unknown number of'} ranks" for r in records)
-    return plain(", ".join(list(kinds)[:4]) or "nothing", 120)
+    """The collectives, ranks and sizes of some records, in words."""
+    sizes: dict[str, list[int]] = {}
+    for r in records:
+        sizes.setdefault(f"{r.collective} over {ranks_words(r.ranks)}", []).append(r.size_bytes)
+    told = [f"{kind} of {size_words(min(s))} to {size_words(max(s))}" for kind, s in list(sizes.items())[:3]]
+    return plain(", ".join(told) or "nothing", 160)
