@@ -64,6 +64,21 @@ def spin_hint(typingctx):
 
 
 @intrinsic
+def prefetch_to_write(typingctx, address):
+    """Ask for the cache line at `address` to write it soon, without waiting for it."""
+
+    def codegen(context, builder, signature, args):
+        pointer = ir.IntType(8).as_pointer()
+        function = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
+        write, keep_in_all_caches, data = (ir.Constant(_I32, number) for number in (1, 3, 1))
+        instruction = builder.module.declare_intrinsic("llvm.prefetch", [pointer], function)
+        builder.call(instruction, [builder.inttoptr(args[0], pointer), write, keep_in_all_caches, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def yield_core(typingctx):
     """sched_yield(2): let another thread of this core run."""
 

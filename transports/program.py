@@ -6,7 +6,7 @@ A program is an int64 table, one row an instruction, and one shape serves all me
 
 each third optional. How a message from rank a to rank b moves is chosen here, per message:
 
-    inline   up to 56 bytes beside their own flag: one cache line carries both
+    inline   56 bytes beside their own flag: one cache line carries both; longer ones take some such lines, where asked
     eager    a copy into a mailbox of the connection; b reads it there
     pull     a announces, b reads a's buffer where it lies (one copy); a waits for b's ack only where nothing else
              in the schedule already tells it that b has read
@@ -25,7 +25,7 @@ n, and the sender waits for that before it writes a mailbox in n+2: it may run t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -35,6 +35,9 @@ from .memory import INLINE_BYTES, INLINE_SLOTS, Connection
 
 COLUMNS = 16
 (KIND, WAIT, WAIT_K, FN, DST, DST2, A, B, COUNT, PARAM, POST, POST_K, POST2, POST2_K, PEER, SLOT) = range(COLUMNS)
+NEXT = (
+    SLOT  # of rows without MPI: the line that the next all-reduce posts on, to be asked for while waiting in this one
+)
 LOCAL, ISEND, IRECV, MPI_WAIT, CLOCK_BEGIN, CLOCK_SEND, CLOCK_RECV, CLOCK_AFTER, CLOCK_WORK, CLOCK_END = range(10)
 # What the columns hold in instructions of the virtual clock (clock.py): there is nothing to call.
 CLOCK_PORT, CLOCK_OVERHEAD, CLOCK_HOLD, CLOCK_VALUE, CLOCK_WORK_PS, CLOCK_LATENCY, CLOCK_INDEX = (
@@ -75,12 +78,14 @@ class Peers:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What the planner may choose. eager_bytes: the largest message through a mailbox; streaming: which results are
-    written around the cache (non-temporal stores): CACHED none, STREAM_AWAY those in other ranks' outputs, STREAM_ALL
-    all of them. Never those that overwrite what was just read, as in place: their lines are in the cache already."""
+    """What the planner may choose. eager_bytes: the largest message through a mailbox; inline_lines: the most cache lines that
+    carry an inline message; streaming: which results are written around the cache (non-temporal stores): CACHED none,
+    STREAM_AWAY those in other ranks' outputs, STREAM_ALL all of them. Never those that overwrite what was just read, as in
+    place: their lines are in the cache already."""
 
     eager_bytes: int = 512
     streaming: int = CACHED
+    inline_lines: int = 1
 
 
 @dataclass(frozen=True)
@@ -291,10 +296,10 @@ def _messages(c: Causality, peers: Peers, itemsize: int, tuning: Tuning) -> dict
             continue
         n = int(c.steps["count"][i]) * itemsize
         message = _Message(PULL, peers.connection(a, b))
-        used = inline_used.get(pair, 0)
-        if n <= INLINE_BYTES and used < INLINE_SLOTS:
+        used, lines = inline_used.get(pair, 0), -(-n // INLINE_BYTES)
+        if lines <= tuning.inline_lines and used + lines <= INLINE_SLOTS:
             message.mode, message.slot = INLINE, used
-            inline_used[pair] = used + 1
+            inline_used[pair] = used + max(1, lines)
             out[i] = message
             continue
         room = bulk_used.get(pair, 0)
@@ -430,7 +435,7 @@ def lower(
         elif op == NOP:
             continue
         if row.wait or row.fn or row.post:
-            rows.append(row)
+            rows += row.lines(1 if op in (SEND, RECV, COPY) else itemsize)
 
     for i in np.flatnonzero(table["op"] == SEND):
         if messages[start + int(i)].mode in (PULL, MPI):
@@ -514,9 +519,30 @@ class _Row:
         if message.mode in (INLINE, EAGER):
             self.mailbox = (operand, message.connection, message.mode, message.slot)
 
+    def lines(self, unit: int) -> list[_Row]:
+        """This row, or one for each line of a longer inline message. unit: bytes that a count of 1 stands for."""
+        if not self.mailbox or self.mailbox[2] != INLINE or self.count * unit <= INLINE_BYTES:
+            return [self]
+        operand, connection, mode, slot = self.mailbox
+        each = INLINE_BYTES // unit
+        rows = []
+        for line, start in enumerate(range(0, self.count, each)):
+            moved = {
+                name: getattr(self, name) + start * unit
+                for name in ("dst", "dst2", "a", "b")
+                if name != operand and getattr(self, name)
+            }
+            row = replace(self, **moved, count=min(each, self.count - start))
+            row.mailbox = (operand, connection, mode, slot + line)
+            if operand != "dst" and start + each < self.count:
+                row.post = row.post2 = 0
+            rows.append(row)
+        return rows
+
     def write(self, line: np.ndarray, parity: int):
         wait, post = self.wait, self.post
         where = {"dst": self.dst, "a": self.a, "b": self.b}
+        slot_or_next = self.slot
         if self.mailbox:
             operand, connection, mode, slot = self.mailbox
             if mode == INLINE:
@@ -524,13 +550,14 @@ class _Row:
                 where[operand] = flag + 8
                 if operand == "dst":
                     post = flag
+                    slot_or_next = connection.inline_flag(1 - parity, slot)
                 else:
                     wait = flag
             else:
                 where[operand] = connection.mailbox(parity) + slot
         line[:] = (
             self.kind, wait, self.wait_k, self.fn, where["dst"], self.dst2, where["a"], where["b"], self.count,
-            self.param, post, self.post_k, self.post2, self.post2_k, self.peer, self.slot,
+            self.param, post, self.post_k, self.post2, self.post2_k, self.peer, slot_or_next,
         )  # fmt: skip
 
 

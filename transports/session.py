@@ -25,7 +25,7 @@ from .interface import REFERENCES, Answers, Job, Reference, Stalled, Unavailable
 from .memory import ABORT, SAMPLES_MAX, Arena
 from .numpy_reference import NumpyReference
 from .program import EPOCH_SHIFT, MODE_NAMES, Causality, Peers, Program, Tuning, causality, lower
-from .tuning import streaming
+from .tuning import INLINE_LINES, streaming
 from .walker import (
     ABORTED,
     DELAYS,
@@ -185,7 +185,7 @@ class Session:
             )
         kernels = cpu.pointers(job.op, job.dtype)
         working_set = self.crew.ranks_here * sum(job.buffer_counts(self.ranks)) * d.itemsize
-        tuning = Tuning(self.eager_bytes, streaming(working_set, self.cache_bytes))
+        tuning = Tuning(self.eager_bytes, streaming(working_set, self.cache_bytes), INLINE_LINES)
 
         def lower_one(post: Post) -> Program:
             timekeeper = None

@@ -17,6 +17,7 @@ from .machine import (
     call_kernel,
     clock_ns,
     load_acquire,
+    prefetch_to_write,
     spin_hint,
     store_release,
     yield_core,
@@ -45,6 +46,7 @@ from .program import (
     KIND,
     LOCAL,
     MPI_WAIT,
+    NEXT,
     PARAM,
     PEER,
     POST,
@@ -212,12 +214,18 @@ def _due(virtual, clock):
 def walk(code, epoch, state, mpi, flag, clock):
     """Run one collective. code: int64 [rows, COLUMNS] of this epoch's parity; returns OK, ABORTED or MPI_FAILED."""
     stamp = epoch << EPOCH_SHIFT
+    posted = False  # since the last wait
     waiting_slot = NO_SEND  # a send still under way, to be driven while we wait for something else
     for i in range(code.shape[0]):
         row = code[i]
         kind = row[KIND]
         if kind == LOCAL:
             if row[WAIT] != 0:
+                if posted:
+                    # The other side posts at about the same time. To look before it has would take its line away from it, and
+                    # its post would wait until the line is back.
+                    spin_hint()
+                    posted = False
                 target = stamp + row[WAIT_K]
                 if load_acquire(row[WAIT]) < target:
                     status = _wait(row[WAIT], target, state, mpi, waiting_slot, row[PEER])
@@ -227,8 +235,11 @@ def walk(code, epoch, state, mpi, flag, clock):
                 call_kernel(row[FN], row[DST], row[DST2], row[A], row[B], row[COUNT], row[PARAM])
             if row[POST] != 0:
                 store_release(row[POST], stamp + row[POST_K])
+                posted = True
             if row[POST2] != 0:
                 store_release(row[POST2], stamp + row[POST2_K])
+            if row[NEXT] != 0:
+                prefetch_to_write(row[NEXT])
         elif kind == ISEND or kind == IRECV:
             request = mpi[M_REQUESTS] + row[SLOT] * REQUEST_BYTES
             fn = mpi[M_ISEND] if kind == ISEND else mpi[M_IRECV]

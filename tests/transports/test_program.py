@@ -11,6 +11,7 @@ from busbw.transports.memory import LINE, Connection, Layout
 from busbw.transports.program import (
     CACHED,
     COLUMNS,
+    COUNT,
     DST,
     DST2,
     EAGER,
@@ -21,6 +22,7 @@ from busbw.transports.program import (
     KIND,
     MPI,
     MPI_WAIT,
+    NEXT,
     POST,
     PULL,
     PUSH,
@@ -131,6 +133,19 @@ def test_the_way_of_a_message_follows_its_size():
     assert large[PULL] == 2 and large[PUSH] == 2 and large.sum() == 4
 
 
+def test_a_longer_inline_message_is_lines_that_each_carry_a_flag():
+    for p in programs("one-shot", 2, 50, tuning=Tuning(inline_lines=4)):
+        assert p.modes[INLINE] == sum(p.modes) == 1
+        sends = [row for row in p.code[0] if row[POST]]
+        receives = [row for row in p.code[0] if row[WAIT]]
+        assert [int(row[COUNT]) for row in sends] == [56, 56, 56, 32]  # bytes
+        assert [int(row[COUNT]) for row in receives] == [14, 14, 14, 8]  # elements
+        assert len({int(row[POST]) for row in sends}) == len({int(row[WAIT]) for row in receives}) == 4
+        # What it asks for while it waits is what the next all-reduce posts on.
+        assert [int(row[NEXT]) for row in sends] == [int(row[POST]) for row in p.code[1] if row[POST]]
+    assert programs("one-shot", 2, 57, tuning=Tuning(inline_lines=4))[0].modes[EAGER] == 1
+
+
 def test_two_ranks_reduce_and_distribute_in_one_pass():
     """A large ring over two ranks is one announcement, one fused reduction into both outputs, and one wait."""
     (first, _) = programs("ring", 2, MIB)
@@ -146,7 +161,7 @@ def test_epochs_alternate_between_mailboxes_and_nothing_else_differs():
     for p in programs("two-shot", 3, 300):
         even, odd = p.code
         differing = {int(column) for column in np.nonzero(even != odd)[1]}
-        assert differing <= {WAIT, POST, DST, A, B}
+        assert differing <= {WAIT, POST, DST, A, B, NEXT}
         assert differing
 
 
