@@ -72,8 +72,9 @@ TIME, PACE, PACED_START, PACED_NS, DELAYS, PORTS_FREE = range(6)
  M_BARRIER_COMM, M_BARRIER_REQUEST, MPI_FIELDS) = range(13)  # fmt: skip
 
 LIBRARY_ARGUMENTS = 12  # of MPI_Sendrecv, the longest
-SOMEBODY = -2  # in WAITS_FOR: not one rank, but whoever comes last
-NO_SEND = np.int64(-1)  # of its type on purpose: for a literal -1 Numba would compile everything once more
+# Of their type on purpose: for a literal -1 Numba would compile once more whatever takes it.
+SOMEBODY = np.int64(-2)  # in WAITS_FOR: not one rank, but whoever comes last
+NO_SEND = np.int64(-1)
 REQUEST_BYTES = 8  # room for one MPI_Request of any library
 
 
