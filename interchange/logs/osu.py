@@ -55,6 +55,7 @@ class OsuTable:
                 return True
             if "Size" in stripped or "Latency" in stripped or "nprocs" in stripped:
                 self.columns = [c.strip().lower() for c in re.split(r"\s{2,}", stripped.lstrip("# ")) if c.strip()]
+                self.rate = self.rate or any("mb/s" in c for c in self.columns)
                 return True
             return False
         if stripped.startswith("nprocs:"):

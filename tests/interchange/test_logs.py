@@ -373,6 +373,14 @@ nprocs: 4, min: 67 ms, max: 67 ms, avg: 67 ms
     assert any("bibw" in n for n in kept.notes)
 
 
+def test_osu_bandwidth_tests_are_rates_and_validation_is_passed_over(log):
+    text = "# OSU MPI Bandwidth Test v5.8\n# Size      Bandwidth (MB/s)\n1                       2.10\n"
+    text += "# OSU MPI Allreduce Latency Test v7.3\n# Size   Avg Latency(us)   Validation\n4      11.69       Pass\n"
+    bandwidth, reduce = log(text).tables
+    assert bandwidth.collective == "bandwidth" and bandwidth.rows[0].out_of_place.algbw == pytest.approx(2.10e6)
+    assert reduce.rows[0].out_of_place.seconds == pytest.approx(11.69e-6)
+
+
 IMB = """\
     #    Intel (R) MPI Benchmarks 2018, MPI-1 part
     # MPI_Datatype                   :   MPI_BYTE
