@@ -71,7 +71,7 @@ def test_a_package_that_breaks_when_imported_is_quoted(monkeypatch):
 
 
 def test_a_missing_driver_and_no_device_are_told_apart(monkeypatch):
-    runtime = types.SimpleNamespace(getDeviceCount=lambda: 0)
+    runtime = types.SimpleNamespace(getDeviceCount=lambda: 0, is_hip=False)
     fake, fake_cuda = types.ModuleType("cupy"), types.ModuleType("cupy.cuda")
     fake.__version__, fake.cuda, fake_cuda.runtime = "14.2.0", fake_cuda, runtime
     monkeypatch.setitem(sys.modules, "cupy", fake)
@@ -197,7 +197,7 @@ def fake_cupy(tmp_path_factory):
     from_external = staticmethod(lambda stream: FakeStream(cupy, stream.__cuda_stream__()[1]))
     cuda.Stream = type("Stream", (), {"from_external": from_external})
     cuda.driver = types.SimpleNamespace(occupancyMaxActiveBlocksPerMultiprocessor=lambda f, t, s: BLOCKS_A_PROCESSOR)
-    cuda.runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
+    cuda.runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1, is_hip=False)
     cuda.Device = lambda i: types.SimpleNamespace(attributes={"MultiProcessorCount": PROCESSORS})
     patch = pytest.MonkeyPatch()
     patch.setitem(sys.modules, "cupy", cupy)

@@ -178,7 +178,7 @@ def test_what_is_timed_has_a_range_where_there_is_nvtx(fake, monkeypatch):
 def test_cupy_for_amd_gpus_is_refused_with_the_reason(fake, monkeypatch):
     monkeypatch.setattr(fake.cupy.cuda.runtime, "is_hip", True)
     assert "ROCm" in cupy_cuda.available() and "\n" not in cupy_cuda.available()
-    with pytest.raises(Unavailable, match="have never run.*accepted: CuPy for CUDA"):
+    with pytest.raises(Unavailable, match=r"have never run.*accepted: CuPy for CUDA"):
         cupy_device.open_devices()
 
 
