@@ -148,6 +148,10 @@ class NcclTable:
             self._by_number(len(tokens))
             return self._row(number, text, tokens, name)
         looks = tokens[0].isdigit() and (len(tokens) == 1 or tokens[1].isdigit())
+        if looks and len(self.heads) <= len(tokens) < self.width:
+            self.pending, self.pending_line = tokens, number  # torn, unless the next line goes on with it
+            self.draft.last_line = number
+            return True
         if looks and len(tokens) < self.width:
             self.draft.last_line = number
             self.draft.note(number, "torn", f"a row that ends too early is left out: {text.strip()[:70]!r}")
@@ -157,10 +161,10 @@ class NcclTable:
             return True
         return False
 
-    def fragment(self, number: int, text: str) -> None:
+    def fragment(self, number: int, text: str, stripper) -> None:
         """What stands before an NCCL INFO line that broke into a row: its head, or figures that go on with it."""
         found = _LIBRARY.search(text)
-        tokens = text[: found.start()].split() if found else []
+        tokens = stripper.inside(text[: found.start()]).split() if found else []
         if not tokens:
             return
         glued = _GLUED.match(tokens[-1])

@@ -90,7 +90,7 @@ class Scan:
         """A line of NCCL's own that may have broken into a row, whose head it then begins with."""
         text = text[len(self.stripper.prefix) :] if text.startswith(self.stripper.prefix) else text
         if text.lstrip()[:1].isdigit() and isinstance(self.table, nccl_text.NcclTable):
-            self.table.fragment(number, text)
+            self.table.fragment(number, text, self.stripper)
 
     def _line(self, raw: str) -> None:
         text = self.stripper(raw)

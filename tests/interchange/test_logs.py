@@ -126,6 +126,13 @@ def test_a_row_broken_into_three(log):
     assert table.rows[0].in_place.seconds == pytest.approx(2285.2e-6)
 
 
+def test_a_row_broken_by_another_ranks_tag_and_by_a_line_end(log):
+    tag, info = "[1,0]<stdout>:", "[1,3]<stdout>:node0:67:216 [4] NCCL INFO Connected all trees\n"
+    text = tag + ROW_32M[:52] + info + tag + ROW_32M[52:] + tag + ROW_16M[:52] + "\n" + tag + ROW_16M[52:]
+    (table,) = log("".join(tag + line for line in HEADER.splitlines(keepends=True)) + text).tables
+    assert [(r.size_bytes, r.in_place.wrong) for r in table.rows] == [(33554432, 0), (16777216, 0)]
+
+
 def test_old_tables_without_root_whose_error_is_a_deviation(log):
     rows = (
         "     1048576        262144   float     sum   1035.3    1.01    1.90  5e-07    643.4    1.63    3.06  5e-07\n"
