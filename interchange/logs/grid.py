@@ -109,7 +109,7 @@ class Grid:
         self.series = [{k: i for k, i in s.items() if i is not None} for s in self.series]
         self.rows: list[list[Row]] = [[] for _ in self.series]
         self.units = [c.unit if c else None for c in found]
-        self.open: dict[tuple, tuple[int, int]] = {}  # (size, cycle) of rows whose other half may follow
+        self.open: dict[tuple, int] = {}  # rows by (size, cycle, series) whose other half may follow
         self.assumed_binary = False
         self.needed = 1 + max(i for i, c in enumerate(found) if c)  # cells up to the last that means something
         self.ranks: set[int] = set()
@@ -189,11 +189,11 @@ class Grid:
             second = self._figures(number, cells, self.second) if self.second else None
             key = (size, text("cycle"), k)
             if "inplace" in self.at and key in self.open and inner:
-                at = self.open.pop(key)[1]
+                at = self.open.pop(key)
                 self.rows[k][at] = replace(self.rows[k][at], in_place=figures)
                 continue
             if "inplace" in self.at and not inner:
-                self.open[key] = (number, len(self.rows[k]))
+                self.open[key] = len(self.rows[k])
             root = text("root")
             self.rows[k].append(
                 Row(

@@ -42,6 +42,7 @@ _HINTS = re.compile(
     r"Standard_N[CD]\w{2,40}|BM\.GPU\.[\w.]{2,30}|DGX[ -]?[A-Z]\w{2,8}|HGX[ -]?[A-Z]\w{2,8}|GB[23]00|NVL72|"
     r"Slingshot|EFA|efa|RoCE|InfiniBand)\b"
 )
+_MPI = re.compile(r"\b(Open MPI|Intel\(R\) MPI Library|MPICH|MVAPICH2?)\)?[ :,]{0,3}(?:Version |v)?(\d[\w.]{1,20})")
 _TROUBLE = re.compile(
     r"\b(?:fail(?:ed|ure)|error|fatal|unhandled|denied|abort(?:ed|ing)?|segmentation fault|timed out|timeout|killed|"
     r"cannot allocate)\b",
@@ -182,6 +183,9 @@ class SystemBuilder:
         ) < 4000:
             if re.search(r"(^|[\s/$])(mpirun|mpiexec|srun|\./\S+|\S*_perf|osu_\w+)\s+-", text):
                 self._add("commands", text.strip()[:2000])
+        if "MPI" in text or "MVAPICH" in text:
+            if found := _MPI.search(text, 0, 600):
+                self.values.setdefault("mpi", f"{found.group(1)} {found.group(2)}")
         if _TROUBLE.search(text, 0, 600):
             self._warn(number, text)
         stripped = text.strip()

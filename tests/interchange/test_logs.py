@@ -554,6 +554,19 @@ def test_what_nccl_says_of_the_system(log):
     assert system.transports == {"P2P/CUMEM": 1, "NET/IB/0": 1} and system.environment["NCCL_IB_HCA"] == "mlx5"
 
 
+@pytest.mark.parametrize(
+    "line, mpi",
+    [
+        ("mpirun (Open MPI) 4.1.2a1", "Open MPI 4.1.2a1"),
+        ("Open MPI v5.0.3, package: x", "Open MPI 5.0.3"),
+        ("MVAPICH2 Version 2.3.7", "MVAPICH2 2.3.7"),
+        ("MPI startup(): Intel(R) MPI Library, Version 2021.6  Build 20220227", "Intel(R) MPI Library 2021.6"),
+    ],
+)
+def test_the_mpi_library_that_a_line_names(log, line, mpi):
+    assert log(line + "\n" + HEADER + ROW_16M).tables[0].system.mpi == mpi
+
+
 def test_trouble_between_lines_is_kept_with_its_line(log):
     found = log("[ 3420.09] infiniband mlx5_1: create_qp:3323: Create QP type 2 failed\n" + HEADER + ROW_16M
                 + "node0: Test NCCL failure all_reduce.cu:44 'unhandled system error' \n")  # fmt: skip
