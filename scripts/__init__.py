@@ -106,7 +106,10 @@ def main(arguments: list[str] | None = None) -> int:
                 guard.phase = "loading"
                 guard.timeout = max(getattr(args, "timeout", guard.timeout), watchdog.TIMEOUT_MIN)
             _check_compiling(args.command)
-            return args.run(args)
+            code = args.run(args)
+        if guard:
+            guard.depart(code)
+        return code
     except KeyboardInterrupt:
         if guard:
             guard.end(f"{program}: {guard.me()} was interrupted", EXIT_INTERRUPTED)

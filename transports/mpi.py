@@ -100,6 +100,7 @@ def _initialise(MPI) -> None:
         with together("MPI_Finalize"):
             library.MPI_Finalize()
 
+    guard.finalise = finish
     atexit.register(finish)
 
 

@@ -46,6 +46,7 @@ TIMEOUT_MIN = 0.5  # less than two beats tells nothing
 PROGRESS = 0.01  # share of a processor that a rank at work takes; one that sleeps and looks again takes less
 RANKS_UNKNOWN = 4096  # lines of a board where the launcher does not say how many ranks there are
 EXIT_STALLED = 3
+DEPARTURE = "the exit of the last"
 
 _LINE = struct.Struct("<qqqqH150s")
 _LINE_BYTES = 256
@@ -177,6 +178,7 @@ class Watchdog:
         self.kept = ""  # what is said of results that are safe
         self.peers: Peers | None = None
         self.mpi_abort: Callable[[int], None] | None = None  # MPI_Abort, once MPI runs; for the main thread
+        self.finalise: Callable[[], None] = lambda: None  # MPI_Finalize, once MPI runs
         self._waits_for = ctypes.c_int64(NOBODY)
         self._deadline = 0.0
         self._progress = time.monotonic()
@@ -247,6 +249,21 @@ class Watchdog:
 
     def me(self) -> str:
         return f"rank {self.rank} (pid {os.getpid()} on {os.uname().nodename})"
+
+    def depart(self, code: int) -> None:
+        """The command is over: finalise MPI, wait for the others of this host to come as far, and exit. Never returns.
+
+        Python takes its time to exit, and whoever is stopped then would leave nobody behind to say so.
+        """
+        self.finalise()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        with self.waiting(LIBRARY, DEPARTURE):
+            while any(line.phase != DEPARTURE for line in self._lines().values()):
+                time.sleep(0.005)
+        self.stop()
+        os._exit(code)
 
     def stop(self) -> None:
         """This rank is done, and leaves the others."""
@@ -342,7 +359,7 @@ class Watchdog:
             return  # somebody here is at work, and gets on
         within = f"within {self.timeout:g} s (--timeout)"
         if not self._elsewhere():
-            if late > 2 * BEAT_SECONDS + slack:  # lines are as old as a beat
+            if late > max(self.timeout, GRACE_SECONDS):  # on a busy machine they may only be slow together
                 chain = ", ".join(
                     f"rank {rank} waits for rank {line.waits_for}"
                     for rank, line in sorted(lines.items())[:4]

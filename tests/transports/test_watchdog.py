@@ -13,24 +13,24 @@ import pytest
 from busbw.transports import watchdog
 
 HERE = Path(__file__).parent
-SWEEP = ["-b", "1M", "-e", "1M", "--algo", "ring", "--budget", "0.02", "--no-out", "-q", "--timeout", "2"]
+SWEEP = ["-b", "1M", "-e", "1M", "--algo", "ring", "--budget", "0.02", "--no-out", "-q", "--timeout", "4"]
 
 
 @pytest.mark.parametrize(
     "place, victim, stroke, code, words",
     [
-        ("loading", 1, "SIGSTOP", 3, "stopped) did not come back within 2 s (--timeout) during loading"),
-        ("MPI_Init", 0, "SIGSTOP", 3, "stopped) did not come back within 2 s (--timeout) during MPI_Init"),
+        ("loading", 1, "SIGSTOP", 3, "stopped) did not come back within 4 s (--timeout) during loading"),
+        ("MPI_Init", 0, "SIGSTOP", 3, "stopped) did not come back within 4 s (--timeout) during MPI_Init"),
         ("windows", 0, "SIGINT", 130, "was interrupted (SIGINT) during opening the ranks' shared memory"),
         (
             "limits",
             1,
             "SIGSTOP",
             3,
-            "stopped) did not come back within 2 s (--timeout) during measuring the memory's limits",
+            "stopped) did not come back within 4 s (--timeout) during measuring the memory's limits",
         ),
         ("limits", 1, "raise", 1, "ArithmeticError: two and two are five during measuring the memory's limits"),
-        ("MPI_Finalize", 1, "SIGSTOP", 3, "stopped) did not come back within 2 s (--timeout) during MPI_Finalize"),
+        ("MPI_Finalize", 1, "SIGSTOP", 3, "stopped) did not come back within 4 s (--timeout) during MPI_Finalize"),
     ],
 )
 def test_one_line_names_the_rank_and_the_phase(mpirun, place, victim, stroke, code, words):
@@ -139,7 +139,7 @@ def watchdog_of(lines, *, waits_for=watchdog.LIBRARY):
             self.culprits = self.culprits or (what, culprits)
 
     said = Said()
-    said._late(2.0, 100.0, lines)
+    said._late(5.0, 100.0, lines)
     return said.culprits
 
 
