@@ -136,6 +136,8 @@ def _record(system: System, options: Options, m: Modelled, dtype: str, said, env
     if options.model == "auto" and m.level == "loggp":
         warnings.append("an estimate: no exact level is affordable here (see docs/simulate.md)")
     exact = m.level in simulate.EXACT
+    low, high = (m.band.low90, m.band.high90) if m.band else (m.seconds, m.seconds)
+    inner = {"band50": [m.band.low50, m.band.high50]} if m.band else {}
     return Record(
         algorithm=m.point.algorithm,
         chosen=m.chosen,
@@ -148,9 +150,9 @@ def _record(system: System, options: Options, m: Modelled, dtype: str, said, env
         op="sum",
         channels=m.channels,
         slices=m.slices,
-        out_of_place=Timing(m.seconds, m.seconds, m.seconds, [m.seconds], 1, 0, "exact" if exact else "formula", None),
+        out_of_place=Timing(m.seconds, low, high, [m.seconds], 1, 0, "exact" if exact else "formula", None),
         in_place=None,
-        options={**said, "level": m.level, "messages": m.messages},
+        options={**said, **inner, "level": m.level, "messages": m.messages},
         environment=environment,
         warnings=warnings,
         run=run,

@@ -27,7 +27,8 @@ from ..collectives import ALGORITHMS, build
 from ..collectives.schedule import Schedule
 from ..errors import UserError
 from .cards.card import System
-from .library import predict
+from .library import predict, releases
+from .library.band import Band
 from .physics.build import build as build_network
 from .physics.network import PS, Network
 from .physics.rails import sharing
@@ -60,7 +61,8 @@ class Options:
     model: one of MODELS; itemsize: bytes an element; slices: None takes an estimate's best; noise, stragglers: as noise.py
     and stragglers.py read them; failed_planes: planes of every NIC that are down; routing: instead of the card's; rails:
     as build.py has them, None suits the algorithm; stride: only every stride-th GPU takes part (a data-parallel group);
-    threads: of one point; backend: one of BACKENDS, "numba-cuda" evaluates rings on a GPU.
+    threads: of one point; backend: one of BACKENDS, "numba-cuda" evaluates rings on a GPU; library, protocol: a release such as
+    "nccl-2.23.4" and a forced protocol, for the models library and nccl.
     """
 
     ranks: tuple[int, ...]
@@ -79,6 +81,8 @@ class Options:
     stride: int = 1
     threads: int = 1
     backend: str = "cpu"
+    library: str | None = None
+    protocol: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class Modelled:
     channels: int
     slices: int
     messages: int
+    band: Band | None = None  # of the model library: how far measurements may lie
 
 
 def points(options: Options) -> list[Point]:
@@ -138,6 +143,7 @@ def checked(system: System, options: Options) -> Options:
         if options.model in ("nccl", "library") and name not in (*REGULAR, *IN_NETWORK, "auto"):
             raise UserError(f"--model {options.model}: no library runs {name}; accepted: ring, tree, auto")
     _known("--backend", options.backend, BACKENDS)
+    _check_library(system, options)
     if options.backend != "cpu":
         options = _on_gpu(options, names)
     if not 0 <= options.seed < 1 << 62:
@@ -148,6 +154,21 @@ def checked(system: System, options: Options) -> Options:
         if p == 1 and (options.model in ("library", "nccl") or set(options.algorithms) & set(IN_NETWORK)):
             raise UserError("--ranks 1: a library's model needs 2 or more; accepted for one rank: --model auto")
     return options
+
+
+def _check_library(system: System, options: Options) -> None:
+    """Raises UserError for a release or a protocol that is not known, or that no model here takes."""
+    for flag, value in (("--library", options.library), ("--protocol", options.protocol)):
+        if value is not None and options.model not in ("library", "nccl"):
+            raise UserError(f"{flag} {value[:40]}: goes with --model library or --model nccl")
+    if options.library is not None:
+        if system.gpu.architecture not in releases.GENERATIONS:
+            raise UserError(
+                f"--library {options.library[:40]}: {system.name} runs no NCCL ({system.software.name}); accepted: without it"
+            )
+        releases.find(options.library)
+    if options.protocol is not None:
+        _known("--protocol", options.protocol, releases.PROTOCOLS)
 
 
 def _on_gpu(options: Options, names: Sequence[str]) -> Options:
@@ -355,10 +376,18 @@ def evaluate(
 
 def _library(system: System, options: Options, point: Point) -> Modelled:
     model = "nccl" if options.model == "nccl" else "fabric"
-    found = predict.explain(system, point.ranks, point.size_bytes, predict.Run(algorithm=point.algorithm), model)
-    chosen = point.algorithm if found.algorithm == point.algorithm else found.algorithm
-    level = "nccl" if model == "nccl" else "library"
-    return Modelled(point, f"{chosen}/{found.protocol}", found.seconds, level, options.channels, 1, 0)
+    run = run_of(options, point.algorithm)
+    if model == "nccl":
+        found = predict.explain(system, point.ranks, point.size_bytes, run, model)
+        return Modelled(point, f"{found.algorithm}/{found.protocol}", found.seconds, "nccl", options.channels, 1, 0)
+    told = predict.expect(system, point.ranks, point.size_bytes, run)
+    chosen = f"{told.choice.algorithm}/{told.choice.protocol}"
+    return Modelled(point, chosen, told.seconds, "library", told.choice.channels or 1, 1, 0, told.band)
+
+
+def run_of(options: Options, algorithm: str) -> predict.Run:
+    """What a point of this algorithm asks of the library."""
+    return predict.Run(library=options.library, algorithm=algorithm, protocol=options.protocol)
 
 
 def _schedule(system, options: Options, point: Point, algorithm: str, count: int, progress, cut) -> Modelled:

@@ -360,7 +360,20 @@ def _draw(ax: Axes, s: Series, which: str, value, look: dict) -> list[float]:
         ax.vlines(x, low, high, color=look["color"], linewidth=1.2)
     else:
         ax.fill_between(x, low, high, color=look["color"], alpha=0.16, linewidth=0, zorder=2)
+        inner = [(r.size_bytes, *sorted(value(r, t) for t in r.options["band50"])) for r in s.records if _band50(r)]
+        if len(inner) > 1:
+            ax.fill_between(*zip(*inner), color=look["color"], alpha=0.18, linewidth=0, zorder=2)
     return [*y, *(v for v in (*low, *high) if v > 0)]
+
+
+def _band50(r: Record) -> bool:
+    """Whether the record is a modelled time with the interval that holds half of measurements (its 90 % one is the timing's)."""
+    inner = r.options.get("band50")
+    return (
+        isinstance(inner, list)
+        and len(inner) == 2
+        and all(isinstance(v, (int, float)) and 0 < v < math.inf for v in inner)
+    )
 
 
 def _limits(found: list[Group], highest: float, traffic: Traffic | None) -> set[tuple[str, float]]:
@@ -431,8 +444,12 @@ def _mark_handles(found: list[Group], limits: set[tuple[str, float]]) -> list[Li
     if any(r.in_place for r in records) and any(r.out_of_place for r in records):
         handles.append(Line2D([], [], color=grey, linewidth=1.7, label="out-of-place"))
         handles.append(Line2D([], [], color=grey, linewidth=1.1, linestyle=(0, (4, 2)), label="in-place"))
-    if any(t.ci_high > t.ci_low for r in records for t in _timings(r)):
+    if any(t.ci_high > t.ci_low for r in records if not _band50(r) for t in _timings(r)):
         handles.append(Patch(facecolor=grey, alpha=0.25, linewidth=0, label="95 % confidence of the median"))
+    if any(map(_band50, records)):
+        handles.append(
+            Patch(facecolor=grey, alpha=0.25, linewidth=0, label="model: holds 90 % (darker: 50 %) of measurements")
+        )
     values = {v for _, v in limits}
     if values:
         text = f"memory limit, {max(values):.3g} GB/s" if len(values) == 1 else "memory limit of each algorithm"

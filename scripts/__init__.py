@@ -24,6 +24,7 @@ COMMANDS = (
     "compare",
     "plot",
     "report",
+    "fit",
     "doctor",
     "verify",
     "validate",

@@ -27,6 +27,7 @@ examples:
   busbw simulate dgx-h100-cx7 --ranks 8,64,512 --algo all   every algorithm; busbw plot draws the map
   busbw simulate dgx-b200-cx7 --set nic.rate=800Gb/s        what if?
   busbw simulate dgx-b200-cx7 --ranks 16 -e 1M --timeline run.png   a picture of every message
+  busbw simulate alps-gh200 --ranks 32 --explain --library nccl-2.23.4 --algo auto   what NCCL would run, and why
   busbw simulate memphis-b200-cx8-300k --workload grok-1    a training step's gradients
   busbw simulate memphis-b200-cx8-300k --power 1GW --against memphis-h100-100k
   mpirun -np 8 busbw simulate ...                           points of the sweep spread over 8 processes
@@ -57,6 +58,13 @@ def add_arguments(parser) -> None:
     what.add_argument(
         "--model", default="auto", help="auto, closed, loggp, recurrence, replay, library or nccl (default auto)"
     )
+    what.add_argument("--library", metavar="RELEASE", help=(
+        "with --model library or nccl: the release that runs, such as nccl-2.23.4 (default: the newest, or what the card says)"
+    ))  # fmt: skip
+    what.add_argument("--protocol", metavar="NAME", help="force the library's protocol: ll, ll128 or simple")
+    what.add_argument("--explain", action="store_true", help=(
+        "print what the library considers at each size, what it believes each pair takes, and why it chooses as it does"
+    ))  # fmt: skip
     what.add_argument("--channels", type=int, default=1, metavar="N", help="independent rings or trees (default 1)")
     what.add_argument(
         "--slices", type=int, metavar="N", help="pieces of a chunk in flight (default: an estimate's best)"
@@ -119,6 +127,8 @@ def _run(args, pool) -> int:
     from ..fabric.cards import card
 
     system = card.override(card.load(args.system), args.set)
+    if args.explain and args.model == "auto":
+        args.model = "library"
     uses = [name for name in ("timeline", "workload", "buckets", "power") if getattr(args, name)]
     if len(uses) > 1:
         raise UserError(f"--{uses[0]} and --{uses[1]}: accepted is one of them at a time")
@@ -128,6 +138,8 @@ def _run(args, pool) -> int:
         if getattr(args, name) is not None and not args.workload:
             raise UserError(f"--{name.replace('_', '-')} goes with --workload")
     options = simulate.checked(system, _options(args, system))
+    if args.explain:
+        return _explain(system, options)
     if args.timeline:
         return _timeline(args, system, options)
     if args.workload or args.buckets:
@@ -182,6 +194,8 @@ def _options(args, system):
         rails=_rails(args.rails),
         threads=_threads(),
         backend=args.backend,
+        library=args.library,
+        protocol=args.protocol,
     )
 
 
@@ -228,7 +242,7 @@ def _swept(args, system, options, pool, out: str | None) -> int:
             records.append(r)
             said.clear()
             chosen = "" if r.chosen in (r.algorithm, f"{r.algorithm}/simple") else f" ({r.chosen})"
-            print(f"{row(r)}  # {r.algorithm}{chosen}, {r.ranks}", flush=True)
+            print(f"{row(r)}  # {r.algorithm}{chosen}, {r.ranks}{_band(r)}", flush=True)
     except KeyboardInterrupt:
         swept.close()
         said.clear()
@@ -242,6 +256,58 @@ def _swept(args, system, options, pool, out: str | None) -> int:
     if out:
         print(f"wrote {out}; busbw plot {out} draws it")
     return 0
+
+
+def _band(r) -> str:
+    """The interval of a model that has one, behind the table's row."""
+    from ..bench.summary import time_words
+
+    t = r.best
+    return f"; 90 %: {time_words(t.ci_low)} to {time_words(t.ci_high)}" if t.ci_high > t.ci_low else ""
+
+
+def _explain(system, options) -> int:
+    """What the library considers at each size, and why it runs what it runs."""
+    from ..bench.summary import size_words, time_words
+    from ..fabric.library import predict, releases
+    from ..fabric.simulate import run_of
+
+    print(f"# {system.name}: {system.title}")
+    machine = predict.platform(system)
+    if machine.generation in releases.GENERATIONS:
+        print(
+            f"# NCCL {predict.tables(machine, options.library).release.name}, {machine.generation}, {machine.network}"
+        )
+    for ranks in options.ranks:
+        for algorithm in options.algorithms:
+            for size in options.sizes:
+                told = predict.expect(machine, ranks, size, run_of(options, algorithm))
+                c, b = told.choice, told.band
+                print(
+                    f"#\n# {algorithm}, {ranks} ranks, {size_words(size)}: {c.algorithm} {c.protocol.upper()}"
+                    + (f", {c.channels} channels" if c.channels else "")
+                    + f": {time_words(told.seconds)}; half of measurements within {time_words(b.low50)} to {time_words(b.high50)}, "
+                    f"90 % within {time_words(b.low90)} to {time_words(b.high90)} ({told.kind})"
+                )
+                for why in told.why:
+                    print(f"#   {why}")
+                _candidates(machine, ranks, size, told, options.library)
+    return 0
+
+
+def _candidates(machine, ranks: int, size: int, told, library: str | None) -> None:
+    from ..bench.summary import time_words
+    from ..fabric.library import clock, predict
+
+    if not told.candidates:
+        return
+    comm = predict.communicator(machine, ranks, library)
+    work = predict.job(machine, ranks, comm)
+    print(f"  {'algorithm':<15} {'protocol':<9} {'the library believes':>21} {'the clock says':>15}")
+    for c in told.candidates:
+        real = clock.seconds(work, size, c.algorithm, c.protocol)
+        mark = " <- runs" if (c.algorithm, c.protocol) == (told.choice.algorithm, told.choice.protocol) else ""
+        print(f"  {c.algorithm:<15} {c.protocol:<9} {time_words(c.seconds):>21} {time_words(real):>15}{mark}")
 
 
 def _best(system, options, ranks: int, size_bytes: int) -> tuple[str, float]:

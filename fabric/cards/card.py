@@ -14,12 +14,13 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple, get_type_hints
 
 from ...errors import UserError
-from . import units
+from . import curves, units
+from .curves import Curve
 from .yamltree import Branch, read
 
 STATUSES = ("known", "estimated")
@@ -68,7 +69,7 @@ class Gpu:
     architecture: str = _figure(
         "choice",
         "which of the library's tables holds",
-        choices=("volta", "ampere", "hopper", "blackwell", "cdna2", "cdna3", "xe-hpc", "dojo", "cpu", "other"),
+        choices=("volta", "ampere", "hopper", "blackwell", "cdna2", "cdna3", "cdna4", "xe-hpc", "dojo", "cpu", "other"),
     )
     memory: float = _figure("bytes", "memory of one rank", 1e6, 1e14)
     memory_bandwidth: float = _rate("bytes a second that its memory reads and writes in all", high=1e15)
@@ -238,6 +239,7 @@ class System:
     power: Power
     figures: dict[str, Figure] = field(hash=False)  # by dotted key: "nic.rate"
     notes: tuple[str, ...] = ()
+    curves: tuple[Curve, ...] = ()  # of a calibrated card
 
     @property
     def nodes(self) -> int:
@@ -493,6 +495,8 @@ def _words(node: Branch | None, key: str) -> tuple[str, ...]:
 
 def _load(path: Path) -> System:
     tree = read(path)
+    if "base" in tree.value:
+        return _calibrated(tree, path)
     wanted = ("title", "gpus", *_SECTIONS, "notes")
     for name, part in tree.value.items():
         if name not in wanted:
@@ -513,6 +517,42 @@ def _load(path: Path) -> System:
     except _Problem as e:
         section = e.key.split(".")[0]
         raise UserError(f"{places.get(e.key) or places[section]}: {e.key}: {e}") from None
+
+
+def _calibrated(tree: Branch, path: Path) -> System:
+    """A card that stands on another one, with measured curves."""
+    wanted = ("title", "base", "set", "curves", "notes")
+    for name, part in tree.value.items():
+        if name not in wanted:
+            raise UserError(f"{part.where}: unknown key {name[:60]!r}; {_nearest(name, wanted)}")
+    for name in ("title", "curves"):
+        if name not in tree.value:
+            raise UserError(f"{tree.where}: {name} is missing")
+    word = tree.value["base"]
+    if not isinstance(word.value, str):
+        raise UserError(f"{word.where}: base: accepted: the name or the path of a card")
+    base = _base(word, path)
+    try:
+        base = override(base, _words(tree.value.get("set"), "set"))
+    except UserError as e:
+        raise UserError(f"{tree.value['set'].where if 'set' in tree.value else tree.where}: set: {e}") from None
+    title = " ".join(_words(tree.value["title"], "title"))
+    notes = (*base.notes, *_words(tree.value.get("notes"), "notes"))
+    return replace(base, name=path.stem, title=title, notes=notes, curves=curves.read(tree.value["curves"]))
+
+
+def _base(word: Branch, path: Path) -> System:
+    """The card that a calibrated one stands on; a path is seen from that one's folder. It stands on no further one."""
+    text = word.value.strip()
+    if not text.endswith((".yaml", ".yml")):
+        try:
+            return load(text)
+        except UserError as e:
+            raise UserError(f"{word.where}: base: {e}") from None
+    tree = read(path.parent / text)
+    if "base" in tree.value:
+        raise UserError(f"{word.where}: base: {text[:60]} is calibrated itself; accepted: a card with figures")
+    return _load(path.parent / text)
 
 
 def names() -> list[str]:
@@ -596,7 +636,7 @@ def override(system: System, settings: Iterable[str]) -> System:
         if gpus > _GPUS["high"]:
             raise UserError(f"nodes: {nodes} nodes are {gpus} GPUs; accepted: at most {_GPUS['high']}")
         figures["gpus"] = Figure(gpus, SET_BY_USER, f"the setting nodes={nodes}")
-    return build(system.name, system.title, figures, system.notes)
+    return replace(build(system.name, system.title, figures, system.notes), curves=system.curves)
 
 
 def _follow_topology(figures: dict[str, Figure], seen: set[str]) -> None:

@@ -5,14 +5,15 @@ for what happens inside a node, a network for what happens between nodes (data/c
 m of a node, n nodes, N steps of a ring, S bytes, R the slower of a GPU's link and its share of the NICs::
 
     ring, Simple    tau = S / (p R) a step; a chunk moves in two slices, so that waiting and sending overlap:
-                    base + max(L + (N+f) tau / 2, (N+f) tau + L / N)
+                    base + max(L + (N+f) tau / 2, (N+f) tau + L / N), rounded near the tie (a p-norm)
     ring, LL(128)   base + L + (N+f) tau, with the flags' bytes in tau: a step is sent when the one before has come
     tree            base + 2 ((m-1) inside + depth * network) + S / rate; Simple adds a chunk's copy to every hop
     nvls            base + (S + 2 fill) / rate: scatter, reduce, gather are a pipeline of chunks that fills
     nvls-tree       base + 2 depth * network + (S + 3 fill) / rate
 
 L is the sum of the N hops, of which 2n cross the network. f, the bubble, is the ring's last call, which sends nothing: it waits
-for the neighbour's last slice, so two GPUs reach only 2 / (2 + f) of their link.
+for the neighbour's last slice of at most 1 MiB a channel. Two GPUs have no other step to hide it behind: they reach only
+2 / (2 + f) of their link, however long the message.
 
 Seconds, bytes, bytes a second throughout.
 """
@@ -27,9 +28,10 @@ from typing import NamedTuple
 from . import nccl, releases
 from .releases import PROTOCOLS
 
-DATA = Path(__file__).parent / "data" / "clock.yaml"
+DATA = Path(__file__).parent / "data"
 WIRE = {"ll": 2.0, "ll128": 128 / 120, "simple": 1.0}  # bytes on the wire for a byte of data
 _SLICES = 2
+_SLICE = 1 << 20  # two of the slots of Simple's buffer
 _TREE_CHUNK = 512 << 10  # one of the 8 slots of Simple's buffer of 4 MiB (NCCL_BUFFSIZE, NCCL_STEPS)
 _LL_SLOT = 32 << 10  # data of one of the 8 slots of LL's buffer
 _NVLS_CHUNK = 128 << 10
@@ -62,17 +64,40 @@ class Figures(NamedTuple):
     nvls_rate: float  # busbw of NVLink SHARP over the link's rate
     nic: float
     tree_link: float
-    tree_cap: float
+    tree_cap: tuple[float, float]  # over two nodes, over more
     tree_chunk: float
+    norm: float
     fill: float
     tree_fill: float
 
 
 @functools.lru_cache(maxsize=1)
-def table() -> dict:
+def constants() -> dict:
+    """data/clock.yaml as {"us": {name: {class: {"value", "low", "high", "status", "points", "start"}}}, "ratio": ...}."""
     import yaml
 
-    return yaml.safe_load(DATA.read_text(encoding="utf-8"))
+    return yaml.safe_load((DATA / "clock.yaml").read_text(encoding="utf-8"))
+
+
+@functools.lru_cache(maxsize=1)
+def settings() -> dict:
+    """data/networks.yaml: networks and harnesses."""
+    import yaml
+
+    return yaml.safe_load((DATA / "networks.yaml").read_text(encoding="utf-8"))
+
+
+def table(column: str = "value") -> dict:
+    """One column of the constants: {"us": {name: {class: value}}, "ratio": ...}."""
+    return {
+        part: {name: {cls: leaf[column] for cls, leaf in classes.items()} for name, classes in names.items()}
+        for part, names in constants().items()
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def _values() -> dict:
+    return table()
 
 
 class Job(NamedTuple):
@@ -95,9 +120,15 @@ class Job(NamedTuple):
     collective: str = "all_reduce"
 
 
-def figures(generation: str, network: str, constants: dict | None = None) -> Figures:
-    constants = table() if constants is None else constants
-    us, ratio, networks = constants["us"], constants["ratio"], constants["networks"]
+@functools.lru_cache(maxsize=64)
+def figures(generation: str, network: str) -> Figures:
+    """The shipped constants of a GPU generation (as in releases.GENERATIONS) on a network."""
+    return figures_from(_values(), generation, network)
+
+
+def figures_from(values: dict, generation: str, network: str) -> Figures:
+    """The constants of a table as `table` has it."""
+    us, ratio, networks = values["us"], values["ratio"], settings()["networks"]
 
     def inside(name, part=us):
         values = part[name]
@@ -134,8 +165,9 @@ def figures(generation: str, network: str, constants: dict | None = None) -> Fig
         nvls_rate=inside("nvls_rate", ratio),
         nic=net("nic", ratio),
         tree_link=ratio["tree_link"]["all"],
-        tree_cap=ratio["tree_cap"]["all"],
+        tree_cap=(ratio["tree_cap"]["two"], ratio["tree_cap"]["more"]),
         tree_chunk=ratio["tree_chunk"]["all"],
+        norm=ratio["norm"]["all"],
         fill=ratio["fill"]["nvls"],
         tree_fill=ratio["fill"]["nvls_tree"],
     )  # fmt: skip
@@ -147,8 +179,14 @@ def seconds(job: Job, size: int, algorithm: str, protocol: str) -> float:
         return _ring(job, size, protocol)
     if algorithm == "tree":
         return _tree(job, size, protocol)
+    if algorithm == "nvls" and job.collective != "all_reduce":
+        busy = size * (job.ranks - 1) / job.ranks / (job.link * job.figures.link)  # one way only: nothing to pipeline
+        return job.figures.nvls_base + busy
     if algorithm in ("nvls", "nvls-tree"):
         return _nvls(job, size)
+    if algorithm == "pat":
+        wait = nccl.latency(job.comm, "pat", "simple", job.collective)
+        return wait + size * (job.ranks - 1) / job.ranks / _ring_rate(job)
     return _collnet(job, size, algorithm)
 
 
@@ -161,22 +199,43 @@ def _spread(job: Job, algorithm: str, protocol: str, size: float) -> float:
 
 def _ring(job: Job, size: int, protocol: str) -> float:
     f, p = job.figures, job.ranks
-    steps = 2 * (p - 1)
-    between = min(steps, 2 * job.nodes) if job.nodes > 1 else 0
-    link = job.link * f.link if job.local > 1 else math.inf
-    rate = min(link, job.network * f.nic) / WIRE[protocol]
+    if job.collective in ("broadcast", "reduce"):
+        return _chain(job, size, protocol)
+    steps = nccl.COLLECTIVES[job.collective](p)
+    rounds = steps // (p - 1)  # times that a datum goes round
+    between = min(steps, rounds * job.nodes) if job.nodes > 1 else 0
+    rate = _ring_rate(job) / WIRE[protocol]
     tau = size / p / rate
     hop = f.ring_network[protocol] + ring_reach(job.reach, job.nodes)
     wait = (steps - between) * f.hop[protocol] + between * hop
-    busy = (steps + f.bubble) * tau
+    waited = tau if p == 2 or job.comm is None else min(tau, job.comm.channels * _SLICE / rate)
+    busy = steps * tau + f.bubble * waited
     if protocol == "simple":
-        return f.base[protocol] + max(wait + busy / _SLICES, busy + wait / steps)
+        hidden = busy - busy / _SLICES, wait - wait / steps  # the lesser passes behind the greater, but not near a tie
+        return f.base[protocol] + busy / _SLICES + wait / steps + sum(h**f.norm for h in hidden) ** (1 / f.norm)
     if job.nodes > 1 and protocol == "ll":
         channels = _spread(job, "ring", protocol, size)
         wire = WIRE[protocol] * size / p / channels
         each = f.message + (f.ll_copy * wire if f.rendezvous and wire > EAGER else 0.0)
         return f.base[protocol] + max(wait, steps * max(1.0, channels / job.nics) * each) + busy
     return f.base[protocol] + wait + busy
+
+
+def _ring_rate(job: Job) -> float:
+    link = job.link * job.figures.link if job.local > 1 else math.inf
+    return min(link, job.network * job.figures.nic)
+
+
+def _chain(job: Job, size: int, protocol: str) -> float:
+    """Broadcast and reduce: chunks pass all ranks one after another, so the last waits for one chunk a hop."""
+    f = job.figures
+    rate = _ring_rate(job) / WIRE[protocol]
+    hop = f.ring_network[protocol] + ring_reach(job.reach, job.nodes)
+    chunk = min(_TREE_CHUNK * _spread(job, "ring", protocol, size), size) / rate
+    inside, between = job.ranks - job.nodes, job.nodes - 1
+    wait = inside * f.hop[protocol] + between * hop
+    fill = (job.ranks - 2) * chunk if protocol == "simple" else 0.0
+    return f.base[protocol] + wait + fill + size / rate
 
 
 def _tree(job: Job, size: int, protocol: str) -> float:
@@ -215,7 +274,7 @@ def _tree_network(job: Job) -> float:
     if job.comm is None:
         return rate * 0.75
     caps = tree_caps(job.generation)
-    cap = f.tree_cap * job.comm.graphs["tree"].channels * caps[min(job.nodes, 3) - 1] / 2
+    cap = f.tree_cap[job.nodes > 2] * job.comm.graphs["tree"].channels * caps[min(job.nodes, 3) - 1] / 2
     if job.nodes > 2:
         cap *= min(1.0, job.network / job.nics / _REFERENCE_NIC[job.generation])
     return min(rate, cap)
@@ -312,7 +371,7 @@ def figures_of(software) -> Figures:
 
 def as_set_up(run, network: str):
     """The run with what the network's vendor sets up for the library, where the run does not say otherwise."""
-    setting = table()["networks"].get(network, {})
+    setting = settings()["networks"].get(network, {})
     if run.algorithm == "auto" and setting.get("without"):
         run = run._replace(without=(*run.without, *setting["without"]))
     if run.protocol is None and setting.get("without_protocols"):
@@ -320,12 +379,20 @@ def as_set_up(run, network: str):
     return run
 
 
-def timed(seconds: float, harness: str, gpus: int, cpu: str, terms: dict | None = None) -> float:
+def timed(seconds: float, harness: str, gpus: int, cpu: str) -> float:
     """What a harness shows of `seconds`: PyTorch adds its call; one process that launches on `gpus` GPUs in turn is not faster
     than its launches."""
-    terms = table()["harness"] if terms is None else terms
+    terms = settings()["harness"]
     if harness == "pytorch":
         return seconds + terms["pytorch"] * 1e-6
     if harness == "one-process":
         return max(seconds, terms["launch"].get(cpu, terms["launch"]["intel"]) * 1e-6 * gpus)
     return seconds
+
+
+def asks_first(job: Job, size: int, algorithm: str, protocol: str) -> bool:
+    """Whether a transport with a rendezvous carries LL messages beyond its eager ones: there its settings decide."""
+    if protocol != "ll" or job.nodes == 1 or not job.figures.rendezvous:
+        return False
+    each = size / job.ranks if algorithm == "ring" else size
+    return WIRE["ll"] * each / _spread(job, algorithm, protocol, size) > EAGER

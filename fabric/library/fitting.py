@@ -18,14 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import clock, nccl, predict
+from . import clock, predict, releases
 from .validate import REGIMES, Compared, regime
 
 PRIOR = 0.35  # standard deviation of a constant's logarithm about its start
+WEAK = 0.7  # the same, where the start knows nothing of the class
 SOFT = 0.15  # residual from which a point's weight falls
 ITERATIONS = 6
 _STEP = 1e-3
-KEPT = ("networks", "harness")  # sections that are no constants
 
 
 class Prepared(NamedTuple):
@@ -46,6 +46,8 @@ def prepare(compared: Sequence[Compared]) -> list[Prepared]:
     found = []
     for c in compared:
         machine, ranks, run = c.machine.platform, c.point.ranks, c.machine.run
+        if machine.generation not in releases.GENERATIONS:
+            continue
         comm = predict.communicator(machine, ranks, run.library)
         work = predict.job(machine, ranks, comm)
         found.append(Prepared(c, work, (run.harness, min(ranks, machine.domain // machine.hosts), machine.cpu)))
@@ -59,10 +61,10 @@ def modelled(prepared: Sequence[Prepared], constants: dict) -> np.ndarray:
     for i, p in enumerate(prepared):
         key = (p.job.generation, p.compared.machine.platform.network)
         if key not in made:
-            made[key] = clock.figures(*key, constants)
+            made[key] = clock.figures_from(constants, *key)
         job = p.job._replace(figures=made[key])
         found = clock.seconds(job, p.compared.point.size, p.compared.algorithm, p.compared.protocol)
-        seconds[i] = clock.timed(found, *p.floor, constants["harness"])
+        seconds[i] = clock.timed(found, *p.floor)
     return seconds
 
 
@@ -70,7 +72,6 @@ def keys(constants: dict) -> list[tuple[str, str, str]]:
     return [
         (part, name, cls)
         for part, section in constants.items()
-        if part not in KEPT
         for name, values in section.items()
         for cls, value in values.items()
         if value > 0
@@ -78,7 +79,7 @@ def keys(constants: dict) -> list[tuple[str, str, str]]:
 
 
 def _with(constants: dict, names, values) -> dict:
-    changed = {k: v if k in KEPT else copy.deepcopy(v) for k, v in constants.items()}
+    changed = copy.deepcopy(constants)
     for (part, name, cls), value in zip(names, values):
         changed[part][name][cls] = float(value)
     return changed
@@ -139,14 +140,28 @@ def fit(prepared: Sequence[Prepared], start: dict, *, prior: float = PRIOR, iter
     )
 
 
+def neutral(constants: dict) -> dict:
+    """The constants without what is known of a class: each class gets the geometric mean of all classes."""
+    told = copy.deepcopy(constants)
+    for part, name, cls in keys(constants):
+        values = [v for v in constants[part][name].values() if v > 0]
+        told[part][name][cls] = math.exp(sum(map(math.log, values)) / len(values))
+    return told
+
+
 def leave_one_out(prepared: Sequence[Prepared], start: dict, progress=None) -> np.ndarray:
-    """float64 [points]: log(modelled / measured) of each, with constants fitted without its system."""
+    """float64 [points]: log(modelled / measured) of each, with constants fitted without its system.
+
+    The fits start from constants that know no class (`neutral`) and are held to them weakly, so that nothing of a left-out
+    system's class comes in by the start.
+    """
     systems = list(dict.fromkeys(p.compared.point.system for p in prepared))
+    blank = neutral(start)
     residual = np.empty(len(prepared))
     for done, system in enumerate(systems):
         inside = [i for i, p in enumerate(prepared) if p.compared.point.system == system]
         rest = [p for p in prepared if p.compared.point.system != system]
-        found = fit(rest, start)
+        found = fit(rest, blank, prior=WEAK)
         mine = [prepared[i] for i in inside]
         residual[inside] = np.log(modelled(mine, found.constants)) - np.log([p.compared.measured for p in mine])
         if progress:
@@ -165,6 +180,3 @@ def by_system(prepared: Sequence[Prepared], residual: np.ndarray) -> dict[str, f
                 each.setdefault(p.compared.point.system, []).append(abs(error))
         told[name] = float(np.median([np.median(v) for v in each.values()]))
     return told
-
-
-__all__ = ["Fit", "Prepared", "by_system", "fit", "leave_one_out", "modelled", "nccl", "prepare"]

@@ -14,14 +14,16 @@ the faster of ring and tree by the clock, with the card's own constants for its 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
 from ...errors import UserError
 from ..cards import card
 from ..cards.card import Software, System
+from ..cards.curves import Curve
 from ..physics import host, topology
-from . import clock, nccl, releases
+from . import band, calibration, clock, nccl, releases
 
 ALGORITHMS = ("ring", "tree", "nvls", "nvls-tree", "sharp", "auto")
 MODELS = ("fabric", "nccl")
@@ -52,6 +54,7 @@ class Platform(NamedTuple):
     path: str = "pxb"  # from a GPU to its NIC, as in releases.PATHS
     cpu: str = "intel"  # the host's processor: intel, amd, arm
     network: str = "infiniband"  # a class of clock.yaml
+    curves: tuple[Curve, ...] = ()  # measured on it
 
     @property
     def usable(self) -> float:
@@ -85,7 +88,6 @@ class Prediction(NamedTuple):
     algorithm: str  # as in nccl.ALGORITHMS
     protocol: str
     channels: int = 0  # 0 where the model does not say
-    why: str = ""
 
 
 def platform(system: System) -> Platform:
@@ -110,6 +112,7 @@ def platform(system: System) -> Platform:
         path="pxb" if nic is None else nic.gpu_path or "pxb",
         cpu=node.cpu or "intel",
         network="infiniband" if nic is None else nic.transport or NETWORKS[nic.framing],
+        curves=system.curves,
     )
 
 
@@ -208,7 +211,7 @@ def job(machine: Platform, ranks: int, comm: nccl.Communicator | None, collectiv
         ranks=ranks,
         nodes=nodes,
         local=local,
-        link=machine.link_rate,
+        link=machine.link_rate * _meshed(machine, local),
         network=nics * machine.usable if nodes > 1 else math.inf,
         nics=nics,
         figures=figures,
@@ -216,6 +219,51 @@ def job(machine: Platform, ranks: int, comm: nccl.Communicator | None, collectiv
         reach=machine.reach,
         collective=collective,
     )
+
+
+class Expected(NamedTuple):
+    """An answer. seconds: modelled; choice: what the library runs; band: seconds that hold 50 % and 90 % of measurements.
+
+    known: a system of the run's class was measured, or this one was (`kind`, one of band.KINDS, says which); why: the reasons, in
+    words; candidates: every pair that the library considers, with the time that it believes, the one it runs first (empty
+    where no model of its choice is known).
+    """
+
+    size_bytes: int
+    seconds: float
+    choice: Prediction
+    band: band.Band
+    kind: str
+    why: tuple[str, ...]
+    candidates: tuple[nccl.Choice, ...]
+
+    @property
+    def known(self) -> bool:
+        return self.kind in ("known", "calibrated")
+
+
+def expect(
+    system: System | Platform, ranks: int, size_bytes: int, run: Run = PLAIN, nodes: int | None = None
+) -> Expected:
+    """What a collective of `size_bytes` over `ranks` of the system takes, and how sure that is.
+
+    nodes: hosts that the ranks are spread over evenly; None: hosts are filled. Raises UserError for what cannot be run.
+    """
+    machine = laid_out(system if isinstance(system, Platform) else platform(system), ranks, nodes)
+    _check(run, "fabric", size_bytes)
+    plan = _plan(machine, ranks, run)
+    found, candidates = _choose(plan, size_bytes)
+    bent = _bend(plan, found, size_bytes)
+    seconds = _clock(plan, found, size_bytes) * (bent.ratio if bent else 1.0)
+    kind, why = _kind(plan, found, size_bytes, bent)
+    choice = found._replace(seconds=seconds)
+    reasons = (*_reasons(plan, choice, candidates), *why)
+    return Expected(size_bytes, seconds, choice, band.band(seconds, size_bytes, kind), kind, reasons, tuple(candidates))
+
+
+def _meshed(machine: Platform, local: int) -> float:
+    """The part of a GPU's links that lead to the GPUs of its domain that take part: of a mesh of links, those to them."""
+    return (local - 1) / (machine.domain - 1) if machine.link == "xgmi" and 1 < local < machine.domain else 1.0
 
 
 def predict(
@@ -235,33 +283,134 @@ def explain(
     """
     machine = system if isinstance(system, Platform) else platform(system)
     _check(run, model, size_bytes)
-    nodes, _ = shape(machine, ranks)
-    run = clock.as_set_up(run, machine.network) if nodes > 1 else run
-    wanted = _names(machine, nodes, run.algorithm, run.without)
-    protocols = (
-        (run.protocol,) if run.protocol else tuple(p for p in releases.PROTOCOLS if p not in run.without_protocols)
-    )
-    if machine.generation in releases.GENERATIONS:
-        comm = communicator(machine, ranks, run.library)
-        host_gpus = machine.domain // machine.hosts
-        choice = nccl.choose(comm, size_bytes, wanted, protocols, run.collective)
-        seconds = choice.seconds
-        if model != "nccl":
-            work = job(machine, ranks, comm, run.collective)
-            seconds = clock.timed(
-                clock.seconds(work, size_bytes, *choice[:2]), run.harness, min(ranks, host_gpus), machine.cpu
-            )
-        used = nccl.channels(comm, choice.algorithm, choice.protocol, size_bytes)
-        return Prediction(seconds, choice.algorithm, choice.protocol, used)
-    if model == "nccl":
+    plan = _plan(machine, ranks, run)
+    if model == "nccl" and plan.comm is None:
         raise UserError(
             f"NCCL's model knows no {machine.generation!r} GPU; accepted: {', '.join(releases.GENERATIONS)}"
         )
-    pairs = [(a, p) for a in wanted if a in ("ring", "tree") for p in protocols]
-    if not pairs:
+    found, _ = _choose(plan, size_bytes)
+    if model == "nccl":
+        return found
+    bent = _bend(plan, found, size_bytes)
+    return found._replace(seconds=_clock(plan, found, size_bytes) * (bent.ratio if bent else 1.0))
+
+
+class _Plan(NamedTuple):
+    """A run on a machine, with what does not depend on the size. comm: None for GPUs that NCCL does not know."""
+
+    machine: Platform
+    ranks: int
+    nodes: int
+    run: Run
+    comm: nccl.Communicator | None
+    job: clock.Job
+    algorithms: tuple[str, ...]
+    protocols: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=256)
+def _plan(machine: Platform, ranks: int, run: Run) -> _Plan:
+    nodes, _ = shape(machine, ranks)
+    given = run
+    if nodes > 1:
+        run = clock.as_set_up(run, machine.network)
+    algorithms = _names(machine, nodes, run.algorithm, run.without)
+    protocols = tuple(p for p in releases.PROTOCOLS if p not in run.without_protocols)
+    if run.protocol:
+        protocols = (run.protocol,)
+    comm = communicator(machine, ranks, run.library) if machine.generation in releases.GENERATIONS else None
+    if comm is None and not set(algorithms) & {"ring", "tree"}:
         raise UserError(f"{machine.name} runs no {run.algorithm}; accepted: ring, tree, auto")
-    work = job(machine, ranks, None, run.collective)
-    return min((Prediction(clock.seconds(work, size_bytes, a, p), a, p) for a, p in pairs), key=lambda x: x.seconds)
+    work = job(machine, ranks, comm, run.collective)
+    return _Plan(machine, ranks, nodes, given, comm, work, algorithms, protocols)
+
+
+def _choose(plan: _Plan, size: int) -> tuple[Prediction, list[nccl.Choice]]:
+    """The pair that runs, with the library's own prediction, and all that it considers."""
+    if plan.comm is not None:
+        args = (plan.comm, size, plan.algorithms, plan.protocols, plan.run.collective)
+        first = nccl.choose(*args)
+        used = nccl.channels(plan.comm, first.algorithm, first.protocol, size)
+        return Prediction(first.seconds, first.algorithm, first.protocol, used), nccl.candidates(*args)
+    pairs = [(a, p) for a in plan.algorithms if a in ("ring", "tree") for p in plan.protocols]
+    return min((Prediction(clock.seconds(plan.job, size, a, p), a, p) for a, p in pairs), key=lambda x: x.seconds), []
+
+
+def _clock(plan: _Plan, found: Prediction, size: int) -> float:
+    seconds = clock.seconds(plan.job, size, found.algorithm, found.protocol)
+    machine = plan.machine
+    return clock.timed(seconds, plan.run.harness, min(plan.ranks, machine.domain // machine.hosts), machine.cpu)
+
+
+def _bend(plan: _Plan, found: Prediction, size: int) -> calibration.Bent | None:
+    """What curves measured on the machine say of the clock."""
+    if not plan.machine.curves:
+        return None
+    bare = plan.machine._replace(curves=())
+    names = dict.fromkeys((plan.run.algorithm, found.algorithm, "auto"))
+    return calibration.bend(
+        plan.machine.curves, plan.ranks, size, plan.run.collective, tuple(names), (found.algorithm, found.protocol),
+        lambda c: _curve_points(bare, c),
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=256)
+def _curve_points(machine: Platform, curve: Curve) -> tuple[calibration.Point, ...]:
+    """The curve beside the model of its own run, on the machine without curves."""
+    layout = laid_out(machine, curve.ranks, curve.nodes or None)
+    run = Run(curve.collective, curve.library or None, curve.algorithm, harness=curve.harness)
+    found = [explain(layout, curve.ranks, s, run) for s in curve.sizes]
+    return tuple(
+        calibration.Point(math.log(s), math.log(t / f.seconds), (f.algorithm, f.protocol))
+        for s, t, f in zip(curve.sizes, curve.seconds, found)
+    )
+
+
+def curve_ratios(machine: Platform, curve: Curve) -> list[float]:
+    """Measured over modelled at each size of the curve, the model without any curve."""
+    return [math.exp(p.log) for p in _curve_points(machine._replace(curves=()), curve)]
+
+
+def _kind(plan: _Plan, found: Prediction, size: int, bent: calibration.Bent | None) -> tuple[str, tuple[str, ...]]:
+    """One of band.KINDS, and why."""
+    machine = plan.machine
+    if bent is not None:
+        what = f"measured at {bent.curve.ranks} ranks ({bent.curve.source})"
+        return (
+            ("calibrated", (what,)) if bent.exact else ("scaled", (f"{what}: its ratio to the model is carried over",))
+        )
+    if clock.asks_first(plan.job, size, found.algorithm, found.protocol):
+        return "rendezvous", (
+            "LL messages beyond the eager size: the provider's settings move them by a factor of three",
+        )
+    rack = machine.hosts > 1 and plan.comm is not None and plan.comm.rack
+    if plan.comm is not None and band.class_of(machine.generation, plan.nodes, machine.network, rack) in band.seen():
+        return "known", ()
+    what = machine.generation + (f" over {machine.network}" if plan.nodes > 1 else "") + (" (rack)" if rack else "")
+    return "unseen", (f"no system of the class {what} was fitted: the nearest class's constants are estimated",)
+
+
+def _reasons(plan: _Plan, choice: Prediction, candidates: list[nccl.Choice]) -> list[str]:
+    if plan.comm is None:
+        return ["the faster of ring and tree: no model of this library's choice"]
+    said = []
+    tables = plan.comm.tables
+    if len(candidates) > 1:
+        first, second = candidates[:2]
+        margin = second.seconds / first.seconds - 1
+        said.append(
+            f"NCCL {tables.release.name} believes {first.algorithm} {first.protocol.upper()} to take {first.seconds * 1e6:.1f} us, "
+            f"and {second.algorithm} {second.protocol.upper()} {margin:.0%} longer"
+            + (": nearly a tie, another topology may tip it" if margin < 0.1 else "")
+        )
+    elif candidates:
+        said.append("the only pair that may run")
+    if tables.release.assumed:
+        said.append(f"assumed: {tables.release.assumed}")
+    reason = nccl.ll128(plan.comm)
+    if reason and plan.run.protocol is None:
+        said.append(f"no LL128: {reason}")
+    return said
 
 
 def _check(run: Run, model: str, size_bytes: int) -> None:

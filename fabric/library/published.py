@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import UserError
-from ..cards import units
+from ..cards import card, units
 from . import releases
 from .predict import Platform, Run, reach
 
@@ -201,8 +201,6 @@ def _table() -> dict:
 @functools.lru_cache(maxsize=8)
 def _reach(name: str | None) -> tuple[tuple[float, float], ...]:
     """What distance costs on the network of the card of that name."""
-    from ..cards import card
-
     return () if name is None else reach(card.load(name))
 
 
@@ -212,7 +210,7 @@ def _find(entries, text) -> dict | None:
 
 def machine(point: Point) -> Machine:
     """The machine that a row describes. Raises Skipped, with the reason, where there is no model for it."""
-    if re.search(r"RCCL|oneCCL|MSCCL|\bMPI\b|Gloo", point.library, re.IGNORECASE):
+    if re.search(r"oneCCL|MSCCL|\bMPI\b|Gloo", point.library, re.IGNORECASE):
         raise Skipped(f"no model of {point.library}")
     if not point.gpu:
         raise Skipped("the GPU is not stated")
@@ -229,11 +227,13 @@ def machine(point: Point) -> Machine:
         gpu_assumed = ("an A100: the GPU is not stated",)
     else:
         gpu_assumed = ()
+    if ("software" in gpu) != ("rccl" in point.library.lower()):
+        raise Skipped(f"no model of {point.library or 'a library that is not stated'} on {point.gpu}")
     if "skip" in gpu:
         raise Skipped(f"no model of {gpu['skip']} ({point.gpu})")
     per_node = point.per_node or max(1, point.ranks // point.nodes)
     alone = point.nodes == 1 or point.nic.lower().startswith("none")
-    domain = point.ranks if alone else per_node
+    domain = max(point.ranks if alone else per_node, int(gpu["link"].get("mesh", 0)))
     if not alone and re.search(r"NVL72", f"{point.system} {point.gpu} {point.nic}", re.IGNORECASE):
         domain = min(NVL72, point.ranks)
     nics, rate, assumed = (0, 0.0, ()) if alone else _network(point, gpu, per_node, table)
@@ -242,14 +242,14 @@ def machine(point: Point) -> Machine:
 
     multicast = bool(gpu.get("multicast", {}).get("value", False))
     algorithm, protocol, without = _algorithm(point.algorithm, multicast)
-    library, unknown = _release(point.library)
+    library, unknown = (None, ()) if "software" in gpu else _release(point.library)
     platform = Platform(
         name=point.system,
         generation=gpu["generation"],
         domain=domain,
         link=gpu["link"].get("kind", "nvlink"),
         link_rate=units.parse(gpu["link"]["rate"], "rate"),
-        software=None,
+        software=card.software(gpu["software"]) if "software" in gpu else None,
         multicast=multicast,
         nics=nics * (domain // per_node if domain > per_node else 1),
         nic_rate=rate,

@@ -17,11 +17,13 @@ from typing import NamedTuple
 
 from ...errors import UserError
 from . import predict, published
+from .band import Band
 from .published import Machine, Point
 
 SMALL, LARGE = 64 << 10, 64 << 20  # bytes
 REGIMES = ("small", "between", "large")
-TARGETS = {"small": 0.30, "large": 0.15}  # median absolute errors aimed at: time below 64 KiB, busbw from 64 MiB up
+# Median absolute errors aimed at, each system counted once: time below 64 KiB and between, busbw from 64 MiB up.
+TARGETS = {"small": 0.10, "between": 0.15, "large": 0.05}
 
 
 def regime(size: int) -> str:
@@ -40,6 +42,16 @@ class Compared:
     measured: float
     measured_busbw: float
     modelled: float
+    band: Band | None = None  # of the fabric model: seconds that hold 50 % and 90 % of measurements
+    kind: str = ""  # one of band.KINDS
+
+    @property
+    def inside90(self) -> bool:
+        return self.band is not None and self.band.low90 <= self.measured <= self.band.high90
+
+    @property
+    def inside50(self) -> bool:
+        return self.band is not None and self.band.low50 <= self.measured <= self.band.high50
 
     @property
     def modelled_busbw(self) -> float:
@@ -96,12 +108,44 @@ def compare(points: Iterable[Point], model: str = "fabric", system: str | None =
             skipped["no size, or neither time nor busbw above 0"] += 1
             continue
         try:
-            guess = predict.explain(machine.platform, point.ranks, point.size, machine.run, model)
+            compared.append(_compared(point, machine, measured, model))
         except UserError as e:
             skipped[str(e)] += 1
-            continue
-        compared.append(Compared(point, machine, guess.algorithm, guess.protocol, *measured, guess.seconds))
     return Report(model, tuple(compared), skipped)
+
+
+def _compared(point: Point, machine: Machine, measured: tuple[float, float], model: str) -> Compared:
+    if model != "fabric":
+        guess = predict.explain(machine.platform, point.ranks, point.size, machine.run, model)
+        return Compared(point, machine, guess.algorithm, guess.protocol, *measured, guess.seconds)
+    told = predict.expect(machine.platform, point.ranks, point.size, machine.run)
+    return Compared(
+        point, machine, told.choice.algorithm, told.choice.protocol, *measured, told.seconds, told.band, told.kind
+    )
+
+
+class Coverage(NamedTuple):
+    """What the bands of a range of sizes hold. width: median of the 90 % band's upper end over its lower one."""
+
+    points: int
+    inside90: float
+    inside50: float
+    width: float
+
+
+def coverage(compared: Sequence[Compared]) -> dict[str, Coverage]:
+    """By range of sizes, of the points that have a band."""
+    told = {}
+    for name in REGIMES:
+        rows = [c for c in compared if c.regime == name and c.band]
+        if rows:
+            told[name] = Coverage(
+                len(rows),
+                sum(c.inside90 for c in rows) / len(rows),
+                sum(c.inside50 for c in rows) / len(rows),
+                statistics.median(c.band.high90 / c.band.low90 for c in rows),
+            )
+    return told
 
 
 def summary(name: str, compared: Sequence[Compared]) -> Summary:
@@ -150,6 +194,11 @@ COLUMNS = (
     "modelled_busbw_GBps",
     "error",
     "error_of",
+    "low90_us",
+    "low50_us",
+    "high50_us",
+    "high90_us",
+    "kind",
     "assumed",
 )
 
@@ -180,6 +229,8 @@ def write(report: Report, path: str | Path) -> Path:
                         f"{c.modelled_busbw / 1e9:.6g}",
                         f"{c.error:.4f}",
                         "busbw" if c.regime == "large" else "time",
+                        *([f"{v * 1e6:.6g}" for v in c.band] if c.band else [""] * 4),
+                        c.kind,
                         "; ".join(c.machine.assumed),
                     )
                 )

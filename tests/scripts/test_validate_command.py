@@ -1,6 +1,7 @@
 """busbw validate as a command: what it prints, writes and refuses."""
 
 import argparse
+import re
 import subprocess
 import sys
 
@@ -24,9 +25,12 @@ def test_all_points_are_told_system_by_system(capsys):
     assert sum(points[:-1]) == points[-1] > 1400
     assert any(line.startswith("CSCS Alps") for line in rows)
     text = "\n".join(out)
-    assert "aimed at 30% of time below 64 KiB" in text and "aimed at 15% of busbw from 64 MiB up" in text
+    for aim in ("10% of time below 64 KiB", "15% of time between", "5% of busbw from 64 MiB up"):
+        assert f"aimed at {aim}, each counted once" in text
+    assert "missed" not in text
+    assert len(re.findall(r"the 90 % band holds \d", text)) == 6 and "systems left out of the fit: error" in text
     assert 'where the library chose ("default")' in text
-    assert "no model of RCCL" in text and "assumed for" in text
+    assert "the GPU is not stated" in text and "assumed for" in text
 
 
 def test_one_system_series_by_series_with_rows_and_a_picture(tmp_path, capsys):
@@ -50,8 +54,8 @@ def test_what_cannot_be_used_is_refused(tmp_path):
         call(tmp_path / "none.csv")
     with pytest.raises(UserError, match="no point of a system"):
         call("--system", "nowhere")
-    with pytest.raises(UserError, match=r"no point could be compared \(2 points: no model of RCCL\)"):
-        call("--system", "mi300x")
+    with pytest.raises(UserError, match=r"no point could be compared \(20 points: the GPU is not stated\)"):
+        call("--system", "unnamed 4-node")
     with pytest.raises(UserError, match=r"\.jpg"):
         call("--system", "H20", "--plot", tmp_path / "p.jpg")
 
