@@ -21,6 +21,7 @@ COMMANDS = (
     "sweep",
     "simulate",
     "import",
+    "expect",
     "compare",
     "plot",
     "report",

@@ -132,7 +132,8 @@ def figures_from(values: dict, generation: str, network: str) -> Figures:
 
     def inside(name, part=us):
         values = part[name]
-        return values.get(generation, values.get("ampere" if generation == "volta" else "hopper"))
+        nearest = (generation, "ampere" if generation == "volta" else "hopper", "hopper")  # NVLS begins with Hopper
+        return next(values[g] for g in nearest if g in values)
 
     def net(name, part=us):
         values, key = part[name], network

@@ -1,0 +1,102 @@
+"""An answer as text: the verdict first, then sizes, causes, and what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..bench.summary import plain, rate_words, size_words, time_words
+from .above import explained
+from .causes import Finding
+from .verdict import COLLAPSES, HEALTHY, IMPOSSIBLE, LATENCY, LOW, WRONG, Answer, Range
+
+MOST_CAUSES = 4
+
+
+def words(name: str, answer: Answer, found: Sequence[Finding], most: int = MOST_CAUSES) -> list[str]:
+    """Lines for a terminal. name: of the log and the table."""
+    situation = answer.situation
+    where = f"{situation.ranks or '?'} ranks" + (
+        f" on {situation.nodes} node{'s' * (situation.nodes > 1)}" if situation.nodes else ""
+    )
+    gpu = f" of {plain(situation.gpu, 50)}" if situation.gpu else ""
+    lines = [f"{plain(name, 100)}: {situation.collective} over {where}{gpu}", f"  {headline(answer)}"]
+    if answer.rows:
+        lines += ["", *table(answer.ranges), ""]
+    lines += [f"  {s}" for s in (*explained(answer), *answer.remarks)]
+    if situation.missing:
+        lines.append(f"  {situation.missing}")
+    if found:
+        lines.append("  likely causes:")
+    for i, f in enumerate(found[:most], 1):
+        lines.append(f"    {i}. {f.title} ({strength(f.weight)})")
+        lines += [f"       seen here: {plain(e, 200)}" for e in f.evidence]
+        lines += [f"       would show: {f.would_show}", f"       to confirm: {f.confirm}"]
+    if situation.known:
+        lines.append(f"  known: {'; '.join(plain(k, 120) for k in situation.known)}")
+    if situation.assumed:
+        lines.append(f"  assumed: {'; '.join(plain(a, 160) for a in situation.assumed)}")
+    return lines
+
+
+def strength(weight: float) -> str:
+    """The weight of the evidence in a word."""
+    if weight >= 0.85:
+        return "the log says so"
+    return "strong evidence" if weight >= 0.6 else "fits" if weight >= 0.4 else "possible"
+
+
+def headline(answer: Answer) -> str:
+    """The verdict in one sentence."""
+    rows = answer.rows
+    bad = [r for r in rows if r.verdict == answer.verdict]
+    span = _span(bad) if bad else ""
+    if answer.verdict == WRONG:
+        return f"WRONG DATA: {answer.table.wrong:g} elements; no time of it counts"
+    if answer.verdict == IMPOSSIBLE:
+        return f"IMPOSSIBLE at {span}: above what the wires allow"
+    if answer.verdict == COLLAPSES:
+        return f"COLLAPSES from {size_words(bad[0].size)} on{_against(bad)}"
+    if answer.verdict in (LOW, LATENCY):
+        return f"{answer.verdict.upper()} at {span}{_against(bad)}"
+    if answer.verdict == HEALTHY:
+        return f"healthy{_against(bad)}" + (
+            "" if len(bad) == len(rows) else f" at {span}; the other sizes cannot be judged"
+        )
+    return "cannot say" + (": the log has no times" if not rows else "")
+
+
+def _against(rows) -> str:
+    shares = sorted(r.share for r in rows if r.share is not None)
+    return f": {100 * shares[len(shares) // 2]:.0f} % of the modelled bandwidth in the middle" if shares else ""
+
+
+def _span(rows) -> str:
+    first, last = size_words(rows[0].size), size_words(rows[-1].size)
+    return first if first == last else f"{first} to {last}"
+
+
+def table(ranges: Sequence[Range]) -> list[str]:
+    """One line a range: its sizes, what was measured and modelled at its last size, and the verdict."""
+    lines = [f"    {'sizes':<22} {'measured':>22} {'model, 90 % band':>34} {'of model':>9}  verdict"]
+    for r in ranges:
+        last = r.rows[-1]
+        m = last.modelled
+        latency = r.verdict == LATENCY or (m is not None and m.latency_bound) or last.busbw is None
+        if latency:
+            measured = time_words(last.seconds)
+            band = (
+                ""
+                if m is None
+                else f"{time_words(m.seconds)} ({time_words(m.band.low90)} to {time_words(m.band.high90)})"
+            )
+        else:
+            scale = last.busbw * last.seconds
+            measured = rate_words(last.busbw)
+            band = (
+                ""
+                if m is None
+                else f"{rate_words(scale / m.seconds)} ({rate_words(scale / m.band.high90)} to {rate_words(scale / m.band.low90)})"
+            )
+        share = "" if last.share is None else f"{100 * last.share:.0f} %"
+        lines.append(f"    {_span(r.rows):<22} {measured:>22} {band:>34} {share:>9}  {r.verdict}")
+    return lines
