@@ -10,7 +10,7 @@ from busbw.errors import UserError
 from busbw.fabric.cards import card, yamltree
 from busbw.fabric.cards.card import Figure, load, names, override
 from busbw.fabric.physics import topology
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SHIPPED = [n for n in names() if n != card.THIS_MACHINE]
@@ -345,6 +345,7 @@ def test_settings_change_a_figure_and_say_who_set_it(dgx):
     assert override(dgx, []) == dgx
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1000), st.integers(1, 64))
 def test_nodes_set_the_gpus(nodes, gpus):
     system = override(load("dgx-h100-cx7"), [f"nodes={nodes}", f"node.gpus={gpus}"])
