@@ -42,7 +42,12 @@ class SweepResult:
         from .table import footer, header, row
 
         named = len({r.algorithm for r in self.records}) > 1
-        return "\n".join([header(named), *(row(r, named) for r in self.records), footer(self.records)])
+        names = dict.fromkeys(r.collective for r in self.records)
+        lines = []
+        for name in names:
+            lines += [f"# Collective test starting: {name}"] * (len(names) > 1)
+            lines += [header(named), *(row(r, named) for r in self.records if r.collective == name)]
+        return "\n".join([*(lines or [header(named)]), footer(self.records)])
 
     def summary(self) -> list[str]:
         """A few sentences: fastest algorithm by size, latency, peak busbw, crossover, share of the memory's limit."""
@@ -67,8 +72,8 @@ class SweepResult:
 
 
 def _row(r: Record) -> dict:
-    names = ("algorithm", "chosen", "transport", "clock", "ranks", "size_bytes", "count", "dtype", "op", "channels",
-             "slices")  # fmt: skip
+    names = ("collective", "root", "algorithm", "chosen", "transport", "clock", "ranks", "size_bytes", "count", "dtype", "op",
+             "channels", "slices")  # fmt: skip
     row = {name: getattr(r, name) for name in names}
     for mode in ("out_of_place", "in_place"):
         t = getattr(r, mode)
@@ -86,7 +91,9 @@ def sweep(
     *,
     first: int | str = 8,
     last: int | str = "16M",
-    algorithms: str | Sequence[str] = ("ring", "tree"),
+    collective: str | Sequence[str] = "all_reduce",
+    root: int | None = None,
+    algorithms: str | Sequence[str] | None = None,
     dtypes: str | Sequence[str] = "float32",
     ops: str | Sequence[str] = "sum",
     budget: float = 0.1,
@@ -94,11 +101,12 @@ def sweep(
     on_record: Callable[[Record], None] | None = None,
     **options,
 ) -> SweepResult:
-    """Measure all-reduce over message sizes; under mpirun called by all ranks.
+    """Measure a collective over message sizes; under mpirun called by all ranks.
 
-    first, last: bytes, or text as on the command line ("64K"); algorithms, dtypes, ops: names, or a comma list; budget:
-    seconds for one size and mode; iterations: a fixed number of samples instead; on_record: called as each is finished;
-    options: any other field of busbw.bench.options.Options (ranks, channels, slices, transport, factor, ...).
+    first, last: bytes, or text as on the command line ("64K"); collective: all_reduce, all_gather, ... (a comma list, or "all"),
+    root: of those that have one; algorithms, dtypes, ops: names, or a comma list (algorithms by default the first two that a
+    collective has); budget: seconds for one size and mode; iterations: a fixed number of samples instead; on_record: called as
+    each is finished; options: any other field of busbw.bench.options.Options (ranks, channels, slices, transport, ...).
 
     Raises busbw.errors.UserError for values that cannot be measured, TypeError for an unknown option.
     """
@@ -112,7 +120,9 @@ def sweep(
         Options(
             first=_size(first),
             last=_size(last),
-            algorithms=_names(algorithms),
+            collectives=_names(collective),
+            root=root,
+            algorithms=None if algorithms is None else _names(algorithms),
             dtypes=_names(dtypes),
             ops=_names(ops),
             **{"effort": Effort(budget=budget, iterations=iterations), **options},

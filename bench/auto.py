@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..collectives import ALGORITHMS
+from ..collectives import algorithms
 from ..transports.session import Session
 from .opening import job_for
 from .options import Options
@@ -18,17 +18,18 @@ class Chooser:
 
     def __init__(self, options: Options, session: Session):
         self.options, self.session = options, session
-        self.candidates = {mode: list(ALGORITHMS) for mode in options.modes}
+        self.candidates = {(c, mode): list(algorithms(c)) for c in options.collectives for mode in options.modes}
 
-    def choose(self, algorithm: str, count: int, dtype: str, op: str, mode: str) -> str:
+    def choose(self, collective: str, algorithm: str, count: int, dtype: str, op: str, mode: str) -> str:
         if algorithm != "auto":
             return algorithm
         if self.session.clock:
-            return self._fastest_on_the_fabric(count, dtype, op, mode)
-        times: dict[str, list[float]] = {name: [] for name in self.candidates[mode]}
+            return self._fastest_on_the_fabric(collective, count, dtype, op, mode)
+        times: dict[str, list[float]] = {name: [] for name in self.candidates[collective, mode]}
         for round_ in range(self.ROUNDS):
             for name in times:
-                self.session.prepare(job_for(self.options, name, count, dtype, op, mode, self.session.ranks, None))
+                job = job_for(self.options, collective, name, count, dtype, op, mode, self.session.ranks, None)
+                self.session.prepare(job)
                 if round_ == 0:
                     self.session.run()
                 first, _ = self.session.time(1, 1)
@@ -40,13 +41,15 @@ class Chooser:
         fastest = min(best, key=best.get)
         # Who is far behind at this size is not tried at the next; sizes grow, and the order changes slowly.
         keep = [n for n in best if best[n] <= self.FAR_BEHIND * best[fastest] or n in ("ring", "tree", "two-shot")]
-        fastest, self.candidates[mode] = self.session.crew.agree([fastest, keep])
+        fastest, self.candidates[collective, mode] = self.session.crew.agree([fastest, keep])
         return fastest
 
-    def _fastest_on_the_fabric(self, count: int, dtype: str, op: str, mode: str) -> str:
+    def _fastest_on_the_fabric(self, collective: str, count: int, dtype: str, op: str, mode: str) -> str:
         times = {}
-        for name in ALGORITHMS:
+        for name in algorithms(collective):
             session = self.session
-            session.prepare(job_for(self.options, name, count, dtype, op, mode, session.ranks, session.clock))
+            session.prepare(
+                job_for(self.options, collective, name, count, dtype, op, mode, session.ranks, session.clock)
+            )
             times[name] = int(self.session.virtual(1).finish.max())
         return min(times, key=times.get)

@@ -7,14 +7,15 @@ so it is the same on every machine and equals that of fabric/time/replay.py to t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from ..collectives import ALGORITHMS
-from ..collectives.schedule import COPY, RECV, RECV_REDUCE, REDUCE, SEND
+from ..collectives import algorithms
+from ..collectives.collective import COLLECTIVES, Collective
+from ..collectives.schedule import COPY, RECV, RECV_REDUCE, REDUCE, SEND, schedule_name
 from ..errors import UserError
 from ..fabric.physics.network import PS, Network, delay_ps, pair_class, wire_ps, work_ps
 from ..transports.clock import Costs
@@ -54,11 +55,12 @@ class FabricClock:
         columns = (table[name].astype(np.int64) for name in ("op", "peer", "count"))
         return Costs(*_costs(self.network_of(algorithm), rank, *columns, itemsize))
 
-    def slices(self, algorithm: str, nbytes: int, channels: int) -> int:
+    def slices(self, collective: Collective, algorithm: str, count: int, itemsize: int, channels: int) -> int:
         """Into how many slices `busbw simulate` would cut a chunk."""
         from ..fabric.simulate import default_slices
 
-        return default_slices(self.network_of(algorithm), algorithm, nbytes, channels)
+        net = self.network_of(schedule_name(collective, algorithm))
+        return default_slices(net, algorithm, count, itemsize, channels, collective)
 
     def network_of(self, algorithm: str) -> Network:
         return self.others.get(algorithm, self.network)
@@ -86,6 +88,7 @@ def fabric_clock(
     ranks: int,
     *,
     channels: int = 1,
+    collectives: Iterable[str] = ("all_reduce",),
     overrides: Iterable[str] = (),
     seed: int = 0,
     noise: str | None = None,
@@ -111,8 +114,12 @@ def fabric_clock(
         routing=routing,
         failed_planes=failed_planes,
     )
-    networks = {name: network_for(system, options, name, ranks) for name in ALGORITHMS}
-    return FabricClock(system.name, networks["ring"], networks)
+    networks = {
+        schedule_name(COLLECTIVES[c], name): network_for(system, replace(options, collective=c), name, ranks)
+        for c in collectives
+        for name in algorithms(c)
+    }
+    return FabricClock(system.name, next(iter(networks.values())), networks)
 
 
 def sample_seed(seed: int, sample: int) -> int:

@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from functools import partial
 
 from .. import __version__
+from ..collectives.collective import find
 from ..errors import UserError
 from ..fabric import simulate
 from ..fabric.cards.card import System
@@ -39,6 +40,7 @@ POINTS_MAX = 100_000
 # A ring of more messages than this, all of which have to be evaluated, may be cut over the MPI ranks. One core takes some seconds
 # for so many; a round of blocks takes a millisecond or two beside its messages.
 CUT_MESSAGES = 2_000_000_000
+RINGED = ("all_reduce", "reduce_scatter", "all_gather")  # whose endless message a ring in rank order carries best
 
 
 def sweep(
@@ -131,7 +133,8 @@ def _in_threads(system, options, todo: list[Point], progress) -> Iterator[Modell
 
 
 def _record(system: System, options: Options, m: Modelled, dtype: str, said, environment, run) -> Record:
-    count = m.point.size_bytes // options.itemsize
+    c = options.of
+    count = c.count_of(m.point.ranks, m.point.size_bytes // options.itemsize)
     warnings = []
     if options.model == "auto" and m.level == "loggp":
         warnings.append("an estimate: no exact level is affordable here (see docs/simulate.md)")
@@ -144,10 +147,10 @@ def _record(system: System, options: Options, m: Modelled, dtype: str, said, env
         transport="exact" if options.model == "auto" and exact else m.level,
         clock=f"fabric:{system.name}",
         ranks=m.point.ranks,
-        size_bytes=count * options.itemsize,
+        size_bytes=c.size_count(m.point.ranks, count) * options.itemsize,
         count=count,
         dtype=dtype,
-        op="sum",
+        op="sum" if c.reduces else "none",
         channels=m.channels,
         slices=m.slices,
         out_of_place=Timing(m.seconds, low, high, [m.seconds], 1, 0, "exact" if exact else "formula", None),
@@ -157,6 +160,8 @@ def _record(system: System, options: Options, m: Modelled, dtype: str, said, env
         warnings=warnings,
         run=run,
         time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        collective=c.name,
+        root=options.root if c.rooted else -1,
     )
 
 
@@ -175,9 +180,14 @@ def check_memory(system: System, options: Options) -> None:
         ):
             ranks = ranks * 9 // 10
         other = "--model recurrence" if point.algorithm in simulate.REGULAR else "--model loggp"
+        fits = (
+            f"{other} would fit, or --ranks {ranks}"
+            if options.collective == "all_reduce"
+            else f"--ranks {ranks} would fit"
+        )
         raise UserError(
             f"--model {options.model}: {point.algorithm} over {point.ranks} ranks needs {format_size(need)}, but "
-            f"{format_size(free)} are free here; {other} would fit, or --ranks {ranks}"
+            f"{format_size(free)} are free here; {fits}"
         )
 
 
@@ -293,13 +303,14 @@ def simulate_sweep(
     first: int | str = 8,
     last: int | str = "8G",
     factor: float = 2,
-    algorithms: str | Sequence[str] = ("ring", "tree"),
+    algorithms: str | Sequence[str] | None = None,
+    collective: str = "all_reduce",
     dtype: str = "float32",
     overrides: Sequence[str] = (),
     on_record: Callable[[Record], None] | None = None,
     **options,
 ) -> SweepResult:
-    """Simulate all-reduce on a system: its name, the path of a card, or a fabric.cards.card.System.
+    """Simulate a collective on a system: its name, the path of a card, or a fabric.cards.card.System.
 
     ranks: one number, several, or text as on the command line; None: all GPUs. first, last: bytes, or text ("64K"); overrides:
     "nic.rate=400Gb/s", ...; options: any other field of busbw.fabric.simulate.Options (model, noise, stragglers,
@@ -320,7 +331,8 @@ def simulate_sweep(
         Options(
             ranks=numbers_of_ranks(ranks, loaded),
             sizes=sizes_of(_bytes(first), _bytes(last), factor, None, d.itemsize),
-            algorithms=_names(algorithms),
+            algorithms=None if algorithms is None else _names(algorithms),
+            collective=collective_of(collective),
             itemsize=d.itemsize,
             **{"threads": os.cpu_count() or 1, **options},
         ),
@@ -332,6 +344,14 @@ def simulate_sweep(
         if on_record:
             on_record(r)
     return SweepResult(records, {})
+
+
+def collective_of(name: str) -> str:
+    """Its own name, of any spelling. Raises UserError."""
+    try:
+        return find(name).name
+    except ValueError as e:
+        raise UserError(f"--collective: {e}") from None
 
 
 def _bytes(value: int | str) -> int:
@@ -391,7 +411,7 @@ def words(system: System, options: Options, records: Sequence[Record]) -> list[s
     everything = series(records)
     for setting in settings(everything):
         curves = [c for c in everything if c.setting == setting and c.records[-1].size_bytes > 0]
-        if setting.ranks < 2 or not curves:
+        if setting.ranks < 2 or not curves or setting.collective not in RINGED:
             continue
         limit, name = simulate.busbw_limit(system, options, setting.ranks)
         size = max(c.records[-1].size_bytes for c in curves)

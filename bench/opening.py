@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from ..collectives import ALGORITHMS, build
+from ..collectives import algorithms, build
+from ..collectives.collective import COLLECTIVES
 from ..kernels.dtypes import find_device_dtype
 from ..transports.clock import stamps_needed
 from ..transports.fault import fault_from_environment
@@ -14,7 +15,7 @@ from ..transports.tuning import CPU_SLICES, GPU_SLICES, default_slices
 from . import gpu
 from .emulate import FabricClock, fabric_clock
 from .environment import available_bytes, last_level_cache
-from .options import OptionError, Options
+from .options import OptionError, Options, algorithms_for, check_root, modes_for
 from .sizes import format_size
 
 
@@ -46,11 +47,12 @@ def open_session(options: Options) -> Session:
         _same_backend(backends)
     else:
         ranks = here = options.ranks
+    check_root(options, ranks)
     clock = _clock(options, ranks)
     scratch, messages = needs(options, ranks, clock)
     if options.backend != "cpu":
         return gpu.open_session(options, largest, scratch)
-    _check_memory(options, here, largest, scratch)
+    _check_memory(options, ranks, here, scratch)
     stamps = messages if clock else 0
     if launcher.launched():
         crew = mpi.MpiCrew(
@@ -77,18 +79,23 @@ def needs(options: Options, ranks: int, clock: FabricClock | None) -> tuple[int,
     """(bytes of SCRATCH, messages sent) of the neediest rank over the sizes and algorithms asked for."""
     sizes = options.sizes()
     scratch = messages = 0
-    for name in options.algorithms:
-        for candidate in _candidates(name):
+    for collective in (COLLECTIVES[name] for name in options.collectives):
+        for candidate in _candidates(algorithms_for(options, collective.name), collective.name):
             for dtype in options.dtypes:
                 d = find_device_dtype(dtype)
-                for mode in options.modes:
-                    counts = [size // d.itemsize for size in sizes]
-                    jobs = [job_for(options, candidate, n, dtype, "sum", mode, ranks, clock) for n in counts]
+                for mode in modes_for(options, collective):
+                    counts = [collective.count_of(ranks, size // d.itemsize) for size in sizes]
+                    jobs = [
+                        job_for(options, collective.name, candidate, n, dtype, "sum", mode, ranks, clock)
+                        for n in counts
+                    ]
                     # A size of its own has no more messages than the largest cut into as many slices.
                     schedule = build(
                         candidate,
                         ranks,
                         counts[-1],
+                        collective=collective,
+                        root=options.root or 0,
                         channels=options.channels,
                         slices=max(job.slices for job in jobs),
                         in_place=mode == "in_place",
@@ -98,15 +105,16 @@ def needs(options: Options, ranks: int, clock: FabricClock | None) -> tuple[int,
     return scratch, messages
 
 
-def _candidates(algorithm: str) -> list[str]:
-    """The schedules behind a name: "auto" stands for all."""
-    if algorithm in REFERENCES:
-        return []
-    return list(ALGORITHMS) if algorithm == "auto" else [algorithm]
+def _candidates(names: list[str], collective: str) -> list[str]:
+    """The schedules behind names: "auto" stands for all."""
+    if "auto" in names:
+        return list(algorithms(collective))
+    return [name for name in names if name not in REFERENCES]
 
 
 def job_for(
     options: Options,
+    collective: str,
     algorithm: str,
     count: int,
     dtype: str,
@@ -115,14 +123,20 @@ def job_for(
     ranks: int,
     clock: FabricClock | None,
 ) -> Job:
-    nbytes = count * find_device_dtype(dtype).itemsize
-    if options.slices:
+    """count: elements of a block (collectives/collective.py); op: "none" where nothing is reduced."""
+    c = COLLECTIVES[collective]
+    nbytes = c.size_count(ranks, count) * find_device_dtype(dtype).itemsize
+    if algorithm in REFERENCES:
+        slices = 1
+    elif options.slices:
         slices = options.slices
     elif clock:
-        slices = clock.slices(algorithm, nbytes, options.channels)
+        slices = clock.slices(c, algorithm, count, find_device_dtype(dtype).itemsize, options.channels)
     else:
         slices = default_slices(algorithm, ranks, nbytes, CPU_SLICES if options.backend == "cpu" else GPU_SLICES)
-    return Job(algorithm, count, dtype, op, mode == "in_place", options.channels, slices)
+    root = (options.root or 0) if c.rooted else 0
+    op = op if c.reduces else "sum"
+    return Job(algorithm, count, dtype, op, mode == "in_place", options.channels, slices, c.name, root)
 
 
 def _same_backend(backends: list[str]) -> None:
@@ -141,6 +155,7 @@ def _clock(options: Options, ranks: int) -> FabricClock | None:
         options.fabric,
         ranks,
         channels=options.channels,
+        collectives=options.collectives,
         overrides=options.overrides or (),
         seed=options.seed or 0,
         noise=options.noise,
@@ -156,9 +171,16 @@ def _clock(options: Options, ranks: int) -> FabricClock | None:
         return mpi.load().COMM_WORLD.bcast(clock)
 
 
-def _check_memory(options: Options, ranks_here: int, largest: int, scratch: int) -> None:
+def _check_memory(options: Options, ranks: int, ranks_here: int, scratch: int) -> None:
+    """Each collective's own buffers: what all_gather gives is a rank's part of what it receives."""
     free = available_bytes()
-    each = 2 * largest + scratch
+    largest = options.sizes()[-1]
+    each = scratch
+    for name in options.collectives:
+        c = COLLECTIVES[name]
+        both = "out_of_place" in modes_for(options, c)
+        parts = (c.input_count(ranks, 1) + c.output_count(ranks, 1)) if both else c.size_count(ranks, 1)
+        each = max(each, scratch + largest * parts // c.size_count(ranks, 1))
     if free is None or ranks_here * each <= 0.9 * free:
         return
     fits = int(0.9 * free / ranks_here / (each / max(largest, 1)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 
-from ..collectives import ALGORITHMS
+from ..collectives import algorithms as algorithms_of
+from ..collectives.collective import COLLECTIVES, Collective
+from ..collectives.collective import find as find_collective
 from ..errors import UserError
 from ..fabric.cards.card import THIS_MACHINE
 from ..fabric.physics.noise import parse as parse_noise
@@ -20,7 +22,7 @@ from .emulate import load_system
 from .measure import Effort
 from .sizes import sweep_sizes
 
-DEFAULT_ALGORITHMS = ("ring", "tree")
+DEFAULT_ALGORITHMS = 2  # the first of those that a collective has
 SEED_MAX = 2**63 - 1
 SECONDS_MAX = 1e6
 PACE_MIN, PACE_MAX = 1e-3, 1e9  # wall-clock seconds a virtual second
@@ -43,7 +45,9 @@ class OptionError(UserError):
 class Options:
     """What to sweep. Sizes in bytes; None means "choose for me".
 
-    algorithms: names of collectives.ALGORITHMS, "auto", "mpi-native", "numpy", "nccl"; backend: gpu.BACKENDS; gpus: how many, or
+    collectives: names as collectives.collective.find takes them; root: of those that have one; algorithms: names that the
+    collectives have (collectives.REGISTRY), "auto", "mpi-native", "numpy", "nccl"; ops: for those that reduce; backend:
+    gpu.BACKENDS; gpus: how many, or
     None for all; backend_note: why `checked` chose the backend; ranks: local emulated ranks (ignored under
     mpirun); transport: auto, shared, mpi; slices: pieces of a chunk in flight; node_size: under mpirun, take so many
     consecutive ranks as one host; modes: "out_of_place", "in_place"; nccl_...: how "nccl" is
@@ -59,7 +63,9 @@ class Options:
     last: int = 128 << 20
     factor: float | None = None
     step: int | None = None
-    algorithms: tuple[str, ...] = DEFAULT_ALGORITHMS
+    collectives: tuple[str, ...] = ("all_reduce",)
+    root: int | None = None
+    algorithms: tuple[str, ...] | None = None
     dtypes: tuple[str, ...] = ("float32",)
     ops: tuple[str, ...] = ("sum",)
     ranks: int | None = None
@@ -98,7 +104,7 @@ def checked(options: Options, *, mpi: bool) -> Options:
     """
     try:
         options.sizes()
-        algorithms = _names(options.algorithms, (*ALGORITHMS, "auto", *REFERENCES), tuple(ALGORITHMS), "algorithm")
+        collectives, algorithms = _collectives_and_algorithms(options)
         dtypes = tuple(find_device_dtype(d).name for d in _expand(options.dtypes, tuple(DTYPES)))
         ops = tuple(find_op(o) for o in _expand(options.ops, OPS))
     except ValueError as e:
@@ -118,6 +124,7 @@ def checked(options: Options, *, mpi: bool) -> Options:
         raise OptionError(f"-w {options.effort.warmup}: accepted are 0 to 4096 iterations")
     if options.fabric is not None:
         options = replace(options, seed=options.seed or 0)
+    options = replace(options, collectives=collectives, algorithms=algorithms)
     _check_fabric(options, algorithms)
     _check_nccl(options, algorithms)
     chosen = gpu.choose(options.backend, _cpu_only(options, algorithms, mpi), mpi=mpi)
@@ -137,7 +144,7 @@ def checked(options: Options, *, mpi: bool) -> Options:
             raise OptionError("--transport mpi needs an MPI job: mpirun -np 4 busbw sweep ...")
         if "mpi-native" in algorithms:
             raise OptionError(
-                "--algo mpi-native is MPI_Allreduce and needs an MPI job: mpirun -np 2 busbw sweep --algo mpi-native"
+                "--algo mpi-native is the MPI library's own and needs an MPI job: mpirun -np 2 busbw sweep --algo mpi-native"
             )
         if options.node_size is not None:
             raise OptionError("--node-size splits the ranks of an MPI job; local emulated ranks are always one host")
@@ -158,7 +165,64 @@ def checked(options: Options, *, mpi: bool) -> Options:
             rate_left(system.nic.rate, system.nic.planes, options.failed_planes)
     if options.ranks is not None:
         straggler_factors(options.stragglers or (), options.ranks)
-    return replace(options, algorithms=algorithms, dtypes=dtypes, ops=ops)
+    options = replace(options, dtypes=dtypes, ops=ops)
+    _check_collectives(options)
+    return options
+
+
+def _collectives_and_algorithms(options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Both resolved. Raises ValueError for an unknown name, or an algorithm that none of the collectives has."""
+    named = tuple(COLLECTIVES) if "all" in options.collectives else options.collectives
+    if not named:
+        raise ValueError(f"no collective is named; accepted: {', '.join(COLLECTIVES)}, all")
+    collectives = tuple(dict.fromkeys(find_collective(name).name for name in named))
+    offered = tuple(dict.fromkeys(a for c in collectives for a in algorithms_of(c)))
+    wanted = options.algorithms
+    if wanted is None:
+        wanted = tuple(dict.fromkeys(a for c in collectives for a in [*algorithms_of(c)][:DEFAULT_ALGORITHMS]))
+    other = len(collectives) == 1 and collectives != ("all_reduce",)
+    what = f"{collectives[0]} algorithm" if other else "algorithm"
+    return collectives, _names(wanted, (*offered, "auto", *REFERENCES), offered, what)
+
+
+def algorithms_for(options: Options, collective: str) -> list[str]:
+    """Those of options.algorithms that a collective has."""
+    return [a for a in options.algorithms if a in algorithms_of(collective) or a in ("auto", *REFERENCES)]
+
+
+def ops_for(options: Options, collective: Collective) -> tuple[str, ...]:
+    return options.ops if collective.reduces else ("none",)
+
+
+def modes_for(options: Options, collective: Collective) -> tuple[str, ...]:
+    return options.modes if collective.in_place else tuple(m for m in options.modes if m != "in_place")
+
+
+def _check_collectives(options: Options) -> None:
+    found = [COLLECTIVES[name] for name in options.collectives]
+    for c in found:
+        if not algorithms_for(options, c.name):
+            raise OptionError(
+                f"--algo {','.join(options.algorithms)}: {c.name} has none of these; accepted: {', '.join(algorithms_of(c))}, "
+                f"auto, all, {', '.join(REFERENCES)}"
+            )
+        if not modes_for(options, c):
+            raise OptionError(f"--in-place only: {c.name} has no in-place form; accepted: --in-place no")
+    if options.ops != ("sum",) and not any(c.reduces for c in found):
+        reducing = ", ".join(c.name for c in COLLECTIVES.values() if c.reduces)
+        raise OptionError(
+            f"--op {','.join(options.ops)}: {', '.join(options.collectives)} reduces nothing; {reducing} do"
+        )
+    if options.root is not None and not any(c.rooted for c in found):
+        rooted = ", ".join(c.name for c in COLLECTIVES.values() if c.rooted)
+        raise OptionError(f"--root {options.root}: {', '.join(options.collectives)} has no root; {rooted} have")
+    if options.ranks is not None:
+        check_root(options, options.ranks)
+
+
+def check_root(options: Options, ranks: int) -> None:
+    if options.root is not None and not 0 <= options.root < ranks:
+        raise OptionError(f"--root {options.root}: accepted are the ranks 0 to {ranks - 1}")
 
 
 def _check_nccl(options: Options, algorithms: tuple[str, ...]) -> None:
@@ -204,7 +268,7 @@ def _check_fabric(options: Options, algorithms: tuple[str, ...]) -> None:
         if name in REFERENCES:
             raise OptionError(
                 f"--algo {name} has no schedule, so it has no time on --fabric {options.fabric}; "
-                f"accepted: {', '.join(ALGORITHMS)}, auto"
+                f"accepted: {', '.join(a for c in options.collectives for a in algorithms_of(c))}, auto"
             )
     if options.effort.fresh:
         raise OptionError("--fresh is about this machine's caches, of which a time on --fabric knows nothing")

@@ -40,8 +40,8 @@ class RecordError(UserError):
 class Timing:
     """One timed mode (out-of-place or in-place) of one size.
 
-    samples: seconds of one all-reduce each, of the slowest rank (or as `-a` chose); where ``inner`` > 1 a sample is the
-    mean of that many back-to-back all-reduces. seconds: the median; ci_low, ci_high: its 95 % confidence interval.
+    samples: seconds of one collective each, of the slowest rank (or as `-a` chose); where ``inner`` > 1 a sample is the
+    mean of that many back-to-back ones. seconds: the median; ci_low, ci_high: its 95 % confidence interval.
     stopped: "confidence" (interval within the target), "iterations" (a fixed number of samples), "budget" (time ran out
     first) or "exact" (a virtual clock without noise: every sample would be the same). wrong: elements that differ from the
     expected result over all ranks; None: not checked. Times read from a log have no samples where it prints
@@ -78,7 +78,7 @@ class Record:
     size_bytes: int
     count: int
     dtype: str
-    op: str
+    op: str  # "none" where the collective reduces nothing
     channels: int
     slices: int
     out_of_place: Timing | None
@@ -89,6 +89,7 @@ class Record:
     run: str = ""  # identifies one invocation; lines of one run share it
     time: str = ""  # ISO 8601, when the size was finished
     collective: str = "all_reduce"  # nccl-tests' name
+    root: int = -1  # where the collective has one
 
     @property
     def best(self) -> Timing:
@@ -264,7 +265,7 @@ _NUMBER = (int, float)
 _RECORD_TYPES = {
     "algorithm": str, "chosen": str, "transport": str, "clock": str, "ranks": int, "size_bytes": int, "count": int,
     "dtype": str, "op": str, "channels": int, "slices": int, "options": dict, "environment": dict, "warnings": list,
-    "run": str, "time": str, "collective": str,
+    "run": str, "time": str, "collective": str, "root": int,
 }  # fmt: skip
 _TIMING_TYPES = {
     "seconds": _NUMBER, "ci_low": _NUMBER, "ci_high": _NUMBER, "samples": list, "inner": int, "warmup": int,
@@ -273,9 +274,10 @@ _TIMING_TYPES = {
 
 
 def _record(value: dict, where: str) -> Record:
-    fields = _checked({"collective": "all_reduce", **value}, _RECORD_TYPES, where)
+    fields = _checked({"collective": "all_reduce", "root": -1, **value}, _RECORD_TYPES, where)
     told = 0 if "source" in fields["options"] else 1  # a log of others may not tell
-    for key, least in (("ranks", told), ("size_bytes", 0), ("count", 0), ("channels", told), ("slices", told)):
+    least_of = {"ranks": told, "size_bytes": 0, "count": 0, "channels": told, "slices": told, "root": -1}
+    for key, least in least_of.items():
         if not least <= fields[key] < INTEGER_MAX:
             raise RecordError(f"{where}: {key} must be from {least} to {INTEGER_MAX}")
     if not all(isinstance(w, str) for w in fields["warnings"]):

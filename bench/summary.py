@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..collectives.collective import COLLECTIVES, Collective
 from .record import Record, Timing, busbw_factor
 
 Traffic = Callable[[str, int], "float | None"]
@@ -257,20 +258,35 @@ def memory_bandwidth(limits: Mapping) -> tuple[float, str] | None:
     return usable[name], name
 
 
-def limit_busbw(limits: Mapping, ranks: int, bytes_per_message_byte: float | None = None) -> float | None:
+def limit_busbw(
+    limits: Mapping, ranks: int, bytes_per_message_byte: float | None = None, collective: str = "all_reduce"
+) -> float | None:
     """The busbw (algbw for one rank), bytes per second, at which the measured memory bandwidth is used up.
 
     bytes_per_message_byte: what the algorithm reads and writes in memory for each byte of the message, over all ranks.
-    None: 2p, below which no algorithm can go when the message exceeds the caches, since each of the p ranks' inputs is
+    None: 2p, below which no all-reduce can go when the message exceeds the caches, since each of the p ranks' inputs is
     read once and each of the p results written once. With B the memory bandwidth and m that number, S bytes take at
     least S m / B, so algbw <= B/m. The bound is on messages that live in memory: in a cache they may pass it.
     None where the memory was not measured.
     """
     b = memory_bandwidth(limits)
-    moved = 2.0 * ranks if bytes_per_message_byte is None else float(bytes_per_message_byte)
+    if bytes_per_message_byte is None:
+        moved = least_traffic(COLLECTIVES.get(collective), ranks)
+    else:
+        moved = float(bytes_per_message_byte)
     if b is None or not 0 < moved < math.inf:
         return None
-    return b[0] / moved * (busbw_factor(ranks) if ranks > 1 else 1.0)
+    return b[0] / moved * (busbw_factor(ranks, collective) if ranks > 1 else 1.0)
+
+
+def least_traffic(collective: Collective | None, ranks: int) -> float:
+    """Bytes read and written for each byte of the message if every input that matters is read once and every output written
+    once: 2p of an all-reduce. 0 for a collective that is not known."""
+    if collective is None:
+        return 0.0
+    read = sum(collective.precondition(r, ranks, 0) for r in range(ranks)) * collective.input_count(ranks, 1)
+    written = sum(bool(collective.postcondition(r, ranks, 0)) for r in range(ranks)) * collective.output_count(ranks, 1)
+    return (read + written) / collective.size_count(ranks, 1)
 
 
 def own_limit(curve: Series, limits: Mapping, traffic: Traffic | None = None) -> float | None:
@@ -285,18 +301,19 @@ def own_limit(curve: Series, limits: Mapping, traffic: Traffic | None = None) ->
     ranks = curve.setting.ranks
     moved = traffic(curve.algorithm, ranks) if traffic else None
     if moved is not None:
-        return limit_busbw(limits, ranks, moved)
+        return limit_busbw(limits, ranks, moved, curve.setting.collective)
     least, size = limits.get("least_seconds"), _positive(limits.get("least_seconds_size"))
     which = OUT_OF_PLACE if curve.records[-1].out_of_place else IN_PLACE
     seconds = _positive(least.get(f"{curve.algorithm}/{which}")) if isinstance(least, Mapping) else None
-    return size / seconds * (busbw_factor(ranks) if ranks > 1 else 1.0) if size and seconds else None
+    factor = busbw_factor(ranks, curve.setting.collective) if ranks > 1 else 1.0
+    return size / seconds * factor if size and seconds else None
 
 
 def limit_of(curve: Series, limits: Mapping, traffic: Traffic | None = None) -> float | None:
     """``own_limit``, or where that is unknown the limit for any algorithm; None where memory is no limit."""
     if not _lives_in_memory(curve, limits):
         return None
-    return own_limit(curve, limits, traffic) or limit_busbw(limits, curve.setting.ranks)
+    return own_limit(curve, limits, traffic) or limit_busbw(limits, curve.setting.ranks, None, curve.setting.collective)
 
 
 def _lives_in_memory(curve: Series, limits: Mapping) -> bool:

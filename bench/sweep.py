@@ -7,8 +7,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 
+from ..collectives.collective import COLLECTIVES
 from ..kernels.dtypes import find_device_dtype
-from ..transports.session import REFERENCES, Session
+from ..transports.session import REFERENCES, Session, Unavailable
 from . import gpu
 from . import record as result_file
 from .auto import Chooser
@@ -17,7 +18,7 @@ from .environment import before_warnings, environment
 from .limits import least_seconds, measure_limits
 from .measure import measure
 from .opening import job_for
-from .options import Options, plain
+from .options import Options, algorithms_for, modes_for, ops_for, plain
 from .record import Record, Timing
 from .sizes import format_size
 from .warnings import after_warnings
@@ -38,7 +39,7 @@ def sweep(
     """Measure and yield one Record a size and algorithm; all processes of the session go through it together.
 
     done: records to yield as they are instead of measuring them again (--resume), which the root has; done_keys: their
-    (algorithm, size, dtype, op), which all processes have; out: the result file, appended to by the
+    `key`, which all processes have; out: the result file, appended to by the
     root as each record is finished; progress: told (cells done, cells in all, what is measured now) on the root;
     on_limits: told the memory's limits once measured.
     """
@@ -56,14 +57,17 @@ def sweep(
     run = uuid.uuid4().hex[:12]
     clock = session.clock
     warnings = [] if clock or on_gpu else before_warnings(env, len(crew.masks), crew.meetings)
-    finished = {_key(r): r for r in done}
-    skip = {tuple(key) for key in done_keys} | set(finished)
+    finished = {key(r): r for r in done}
+    skip = {tuple(k) for k in done_keys} | set(finished)
     cells = [
-        (count, dtype, op, algorithm)
+        (c, count, dtype, op, algorithm)
+        for c in (COLLECTIVES[name] for name in options.collectives)
         for dtype in options.dtypes
-        for op in options.ops
-        for count in dict.fromkeys(size // find_device_dtype(dtype).itemsize for size in options.sizes())
-        for algorithm in options.algorithms
+        for op in ops_for(options, c)
+        for count in dict.fromkeys(
+            c.count_of(session.ranks, size // find_device_dtype(dtype).itemsize) for size in options.sizes()
+        )
+        for algorithm in algorithms_for(options, c.name)
     ]
     chooser = Chooser(options, session)
     limits: dict = {}
@@ -72,23 +76,31 @@ def sweep(
         progress(0, len(cells), "the memory's limits")
         crew.activity = "measuring the memory's limits"
         limits = gpu.measure_limits(session) if on_gpu else measure_limits(session)
-    for index, (count, dtype, op, algorithm) in enumerate(cells):
-        d = find_device_dtype(dtype)
-        key = (algorithm, count * d.itemsize, dtype, op)
-        if key in skip:
-            if key in finished:
-                yield finished[key]
+    for index, (collective, count, dtype, op, algorithm) in enumerate(cells):
+        size = collective.size_count(session.ranks, count) * find_device_dtype(dtype).itemsize
+        root = (options.root or 0) if collective.rooted else -1
+        this = (collective.name, algorithm, size, dtype, op, root)
+        if this in skip:
+            if this in finished:
+                yield finished[this]
             continue
+        said = f"{format_size(size)} " + (f"{collective.name} " if len(options.collectives) > 1 else "") + algorithm
         timings: dict[str, Timing | None] = {"out_of_place": None, "in_place": None}
         late = samples = 0
         paced: dict[str, float] = {}
         costs: dict[str, dict[str, float]] = {}
-        crew.activity = f"size {format_size(count * d.itemsize)}, {algorithm}"
-        for mode in options.modes:
-            label = f"{format_size(count * d.itemsize)} {algorithm} {mode.replace('_', '-')}"
-            progress(index, len(cells), label)
-            chosen = chooser.choose(algorithm, count, dtype, op, mode)
-            job = job_for(options, chosen, count, dtype, op, mode, session.ranks, clock)
+        crew.activity = f"size {said.replace(' ' + algorithm, ', ' + algorithm)}"
+        refused = None
+        for mode in modes_for(options, collective):
+            progress(index, len(cells), f"{said} {mode.replace('_', '-')}")
+            chosen = chooser.choose(collective.name, algorithm, count, dtype, op, mode)
+            job = job_for(options, collective.name, chosen, count, dtype, op, mode, session.ranks, clock)
+            if chosen in REFERENCES:
+                try:
+                    session.prepare(job)
+                except Unavailable as e:  # MPI_Bcast has no out-of-place form, and so on
+                    refused = e
+                    continue
             if clock:
                 measured, paced_seconds = emulate(session, job, options.effort, options.pace)
                 if paced_seconds is not None:
@@ -100,10 +112,12 @@ def sweep(
             timings[mode] = measured.timing
             late += measured.late
             samples += len(measured.timing.samples)
-            if limits and count == options.sizes()[-1] // d.itemsize and chosen not in REFERENCES:
+            if limits and len(options.collectives) == 1 and count == cells[-1][1] and chosen not in REFERENCES:
                 seconds = gpu.least_seconds(session, limits) if on_gpu else least_seconds(session, limits)
                 if seconds:
                     least[f"{algorithm}/{mode}"] = seconds
+        if not any(timings.values()):
+            raise refused
         of_gpu, gpu_warnings = gpu.after(session, env["gpu"]["devices"]) if on_gpu else ({}, [])
         record = Record(
             algorithm=algorithm,
@@ -111,7 +125,7 @@ def sweep(
             transport={"mpi-native": "mpi-library", "numpy": "numpy", "nccl": "nccl"}.get(chosen, crew.transport),
             clock=f"fabric:{clock.name}" if clock else "wall",
             ranks=session.ranks,
-            size_bytes=count * d.itemsize,
+            size_bytes=size,
             count=count,
             dtype=dtype,
             op=op,
@@ -128,16 +142,19 @@ def sweep(
             warnings=warnings + gpu_warnings + ([] if clock else after_warnings(timings, late, samples)),
             run=run,
             time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            collective=collective.name,
+            root=root,
         )
         if out and session.is_root:
             result_file.append(out, record.to_json())
         yield record
     if limits:
-        limits = {**limits, "least_seconds": least, "least_seconds_size": options.sizes()[-1]}
+        limits = {**limits, "least_seconds": least, "least_seconds_size": size}
         if out and session.is_root:
             result_file.append(out, result_file.limits_line(limits, run))
         on_limits(limits)
 
 
-def _key(record: Record) -> tuple:
-    return record.algorithm, record.size_bytes, record.dtype, record.op
+def key(record: Record) -> tuple:
+    """What a row of a sweep is about."""
+    return record.collective, record.algorithm, record.size_bytes, record.dtype, record.op, record.root

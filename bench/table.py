@@ -38,7 +38,8 @@ def row(record: Record, named: bool = False, per_iteration: bool = False) -> str
 
     Behind it, where the emulated ranks were paced, the wall-clock time over the dilation, us, out-of-place and in-place.
     """
-    line = f"{record.size_bytes:>12}  {record.count:>12}  {find_device_dtype(record.dtype).nccl:>8}  {record.op:>6}  {-1:>6}"
+    kind = find_device_dtype(record.dtype).nccl
+    line = f"{record.size_bytes:>12}  {record.count:>12}  {kind:>8}  {record.op:>6}  {record.root:>6}"
     for timing in (record.out_of_place, record.in_place):
         line += _half(record, timing, per_iteration)
     if named:

@@ -78,6 +78,10 @@ class Schedule:
     root: int = 0
 
     @property
+    def name(self) -> str:
+        return schedule_name(self.collective, self.algorithm)
+
+    @property
     def input_count(self) -> int:
         """Elements of INPUT; in place, of the one memory that INPUT and OUTPUT name."""
         return self._elements(self.collective.input_count)
@@ -112,6 +116,11 @@ class Schedule:
     @property
     def messages(self) -> int:
         return int(sum(np.count_nonzero(t["op"] == SEND) for t in self.tables))
+
+
+def schedule_name(collective: Collective, algorithm: str) -> str:
+    """An algorithm's name, with its collective's where that is no all-reduce: all_gather/ring."""
+    return algorithm if collective == ALL_REDUCE else f"{collective.name}/{algorithm}"
 
 
 class StepList:

@@ -23,7 +23,9 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from ..collectives import ALGORITHMS, build
+from ..collectives import algorithms as algorithms_of
+from ..collectives import build
+from ..collectives.collective import ALL_REDUCE, COLLECTIVES, Collective
 from ..collectives.schedule import Schedule
 from ..errors import UserError
 from .cards.card import System
@@ -51,12 +53,14 @@ SLICES = (1, 2, 4, 8, 16, 32, 64)
 # limit: its recurrence does not go message by message.)
 SLICED_MESSAGES = {"ring": 150_000_000, "tree": 40_000_000}
 REPLAYED_A_SECOND = 5e6  # messages, one core
+COUNTED_RANKS = 64  # of the schedule by which messages are counted
+WRITTEN_MESSAGES = 40_000_000  # of a schedule that has to be written out: 5 GB
 ROW_BYTES = 56  # one step of a table
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to simulate. ranks, sizes (bytes), algorithms: one point each combination.
+    """What to simulate. collective, root: of one; ranks, sizes (bytes), algorithms: one point each combination.
 
     model: one of MODELS; itemsize: bytes an element; slices: None takes an estimate's best; noise, stragglers: as noise.py
     and stragglers.py read them; failed_planes: planes of every NIC that are down; routing: instead of the card's; rails:
@@ -67,7 +71,7 @@ class Options:
 
     ranks: tuple[int, ...]
     sizes: tuple[int, ...]
-    algorithms: tuple[str, ...] = AUTO
+    algorithms: tuple[str, ...] | None = None
     model: str = "auto"
     itemsize: int = 4
     channels: int = 1
@@ -83,6 +87,12 @@ class Options:
     backend: str = "cpu"
     library: str | None = None
     protocol: str | None = None
+    collective: str = ALL_REDUCE.name
+    root: int = 0
+
+    @property
+    def of(self) -> Collective:
+        return COLLECTIVES[self.collective]
 
 
 @dataclass(frozen=True)
@@ -113,10 +123,12 @@ def points(options: Options) -> list[Point]:
 
 def checked(system: System, options: Options) -> Options:
     """`options` with "all" resolved. Raises UserError for what cannot be simulated, before anything is."""
-    every = (*ALGORITHMS, *(a for a in IN_NETWORK if _in_network(system, a)))
-    accepted = (*ALGORITHMS, *IN_NETWORK, "auto", "all")
+    known = algorithms_of(options.of)
+    in_network = IN_NETWORK if options.of == ALL_REDUCE else ()
+    every = (*known, *(a for a in in_network if _in_network(system, a)))
+    accepted = (*known, *in_network, "auto", "all")
     names: list[str] = []
-    for name in options.algorithms:
+    for name in tried_by_auto(options) if options.algorithms is None else options.algorithms:
         _known("--algo", name, accepted)
         names += every if name == "all" else [name]
     _known("--model", options.model, MODELS)
@@ -128,6 +140,7 @@ def checked(system: System, options: Options) -> Options:
                 f"--ranks {p}: {system.name} has {system.gpus} GPUs; accepted: 1 to {system.gpus // options.stride}, or a larger "
                 f"machine with --set gpus={p * options.stride}"
             )
+    _check_collective(options)
     for name, value, most in (("--channels", options.channels, 1024), ("--slices", options.slices, 4096)):
         if value is not None and not 1 <= value <= most:
             raise UserError(f"{name} {value}: accepted are 1 to {most}")
@@ -138,6 +151,8 @@ def checked(system: System, options: Options) -> Options:
             raise UserError(
                 f"--model {options.model}: {name} is no schedule of messages; accepted: auto, library, nccl"
             )
+        if options.of != ALL_REDUCE:
+            continue
         if options.model == "recurrence" and name not in (*REGULAR, "auto"):
             raise UserError(f"--model recurrence: {name} has none; accepted: {', '.join(REGULAR)}, or --model replay")
         if options.model in ("nccl", "library") and name not in (*REGULAR, *IN_NETWORK, "auto"):
@@ -150,7 +165,9 @@ def checked(system: System, options: Options) -> Options:
         raise UserError(f"--seed {options.seed}: accepted are 0 to {(1 << 62) - 1}")
     options = _replace(options, algorithms=tuple(dict.fromkeys(names)))
     for p in options.ranks:
-        network_for(system, options, AUTO[0], p)  # refuses noise, stragglers, routing, rails and planes that cannot be
+        network_for(
+            system, options, next(iter(known)), p
+        )  # refuses noise, stragglers, routing, rails and planes that cannot be
         if p == 1 and (options.model in ("library", "nccl") or set(options.algorithms) & set(IN_NETWORK)):
             raise UserError("--ranks 1: a library's model needs 2 or more; accepted for one rank: --model auto")
     return options
@@ -169,6 +186,26 @@ def _check_library(system: System, options: Options) -> None:
         releases.find(options.library)
     if options.protocol is not None:
         _known("--protocol", options.protocol, releases.PROTOCOLS)
+
+
+def tried_by_auto(options: Options) -> tuple[str, ...]:
+    """What the algorithm `auto` chooses from."""
+    return AUTO if options.of == ALL_REDUCE else tuple(algorithms_of(options.of))
+
+
+def _check_collective(options: Options) -> None:
+    """Raises UserError for what is only of an all-reduce, and for a root that cannot be."""
+    c = options.of
+    if c != ALL_REDUCE and options.model not in ("auto", "replay"):
+        raise UserError(
+            f"--model {options.model}: there is none of {c.name}; accepted: auto, replay (message by message)"
+        )
+    for p in options.ranks:
+        if not 0 <= options.root < p:
+            raise UserError(f"--root {options.root}: accepted are the ranks 0 to {p - 1}")
+    if options.root and not c.rooted:
+        rooted = ", ".join(x.name for x in COLLECTIVES.values() if x.rooted)
+        raise UserError(f"--root {options.root}: {c.name} has no root; {rooted} have")
 
 
 def _on_gpu(options: Options, names: Sequence[str]) -> Options:
@@ -226,7 +263,8 @@ def network_for(system: System, options: Options, algorithm: str, ranks: int) ->
     """`network_of` with the rails that suit the algorithm, where the options do not say."""
     rails = options.rails
     if rails is None:
-        rails = "own" if options.stride > 1 else sharing(algorithm, ranks, system.node.domain, options.channels)
+        domain = system.node.domain
+        rails = "own" if options.stride > 1 else sharing(algorithm, ranks, domain, options.channels, options.of)
     return network_of(system, _replace(options, rails=rails), ranks)
 
 
@@ -258,13 +296,19 @@ def messages(algorithm: str, ranks: int, count: int, channels: int = 1, slices: 
     }.get(algorithm, 0)
 
 
-def default_slices(net: Network, algorithm: str, count: int, itemsize: int, channels: int = 1) -> int:
+def default_slices(
+    net: Network, algorithm: str, count: int, itemsize: int, channels: int = 1, collective: Collective = ALL_REDUCE
+) -> int:
     """The number of SLICES into which a chunk is best cut; 1 for the others than ring and tree.
+
+    Of another collective than all-reduce: as many as replay finds fastest, where that takes no longer than TRIED_MESSAGES.
 
     An estimate says where to begin; from there the exact times of a half and of twice as many are tried while they get
     better, unless that takes too long (TRIED_MESSAGES): then the estimate stands. The noise is left out.
     """
     p = net.ranks
+    if collective != ALL_REDUCE:
+        return _replayed_slices(net, algorithm, count, itemsize, channels, collective)
     if p < 3 or algorithm not in REGULAR or count == 0:
         return 1
     each = 2 * (p - 1) * channels * (p if algorithm == "ring" else 2)
@@ -286,6 +330,23 @@ def default_slices(net: Network, algorithm: str, count: int, itemsize: int, chan
         if better == at:
             return some[at]
         at = better
+
+
+def _replayed_slices(net: Network, algorithm: str, count: int, itemsize: int, channels: int, c: Collective) -> int:
+    """From one slice on, twice as many while that is faster."""
+    if net.ranks < 3 or count == 0 or not algorithms_of(c)[algorithm].takes_slices:
+        return 1
+    quiet = net._replace(noise=np.zeros_like(net.noise))
+    best, best_ps = 1, math.inf
+    for k in SLICES:
+        if k > 1 and k * net.ranks * net.ranks > TRIED_MESSAGES // 4:
+            break
+        schedule = build(algorithm, net.ranks, count, collective=c, channels=channels, slices=k)
+        ps = replay(schedule, quiet, itemsize).picoseconds
+        if ps >= best_ps:
+            break
+        best, best_ps = k, ps
+    return best
 
 
 def _estimate(net: Network, algorithm: str, count: int, itemsize: int, channels: int, slices: int) -> float:
@@ -361,16 +422,18 @@ def evaluate(
 
     Deterministic for given arguments, wherever it runs. Raises UserError where the level cannot say (see `checked`).
     """
-    count = point.size_bytes // options.itemsize
+    count = options.of.count_of(point.ranks, point.size_bytes // options.itemsize)
     if count < 1:
+        least = options.of.size_count(point.ranks, 1) * options.itemsize
         raise UserError(
-            f"-b {point.size_bytes}: less than one element of {options.itemsize} bytes; accepted: at least that"
+            f"-b {point.size_bytes}: less than one element of {options.itemsize} bytes"
+            f"{'' if least == options.itemsize else ' for each rank'}; accepted: {least} or more"
         )
     if options.model in ("library", "nccl") or point.algorithm in IN_NETWORK:
         return _library(system, options, point)
     if point.algorithm != "auto":
         return _schedule(system, options, point, point.algorithm, count, progress, cut)
-    tried = [_schedule(system, options, point, name, count, progress, cut) for name in AUTO]
+    tried = [_schedule(system, options, point, name, count, progress, cut) for name in tried_by_auto(options)]
     return min(tried, key=lambda m: m.seconds)
 
 
@@ -391,11 +454,18 @@ def run_of(options: Options, algorithm: str) -> predict.Run:
 
 
 def _schedule(system, options: Options, point: Point, algorithm: str, count: int, progress, cut) -> Modelled:
+    c, takes = options.of, algorithms_of(options.of)[algorithm]
+    if c != ALL_REDUCE:
+        _few_enough(c, algorithm, point.ranks)
     net = network_for(system, options, algorithm, point.ranks)
-    slices = options.slices or default_slices(net, algorithm, count, options.itemsize, options.channels)
-    if not ALGORITHMS[algorithm].takes_slices:
+    slices = options.slices or default_slices(net, algorithm, count, options.itemsize, options.channels, c)
+    if not takes.takes_slices:
         slices = 1
-    channels = options.channels if ALGORITHMS[algorithm].takes_channels else 1
+    channels = options.channels if takes.takes_channels else 1
+    if c != ALL_REDUCE:
+        schedule = build(algorithm, net.ranks, count, collective=c, root=options.root, channels=channels, slices=slices)
+        done = replay(schedule, net, options.itemsize)
+        return Modelled(point, algorithm, done.seconds, "replay", channels, slices, done.messages)
     level = _level(options, algorithm, point.ranks, count)
     if level == "loggp":
         ps = closed.loggp_ps(algorithm, net.ranks, count, options.itemsize, mean_hop(net, algorithm), slices=slices)
@@ -403,6 +473,23 @@ def _schedule(system, options: Options, point: Point, algorithm: str, count: int
         ps, level = _exact(net, algorithm, count, options, channels, slices, level, progress, cut)
     sent = messages(algorithm, point.ranks, count, channels, slices)
     return Modelled(point, algorithm, ps / PS, level, channels, slices, sent)
+
+
+def _written(c: Collective, algorithm: str, ranks: int) -> int:
+    """About how many messages of one slice a schedule has, counted on a smaller one: they grow with p, or with p^2."""
+    few = min(ranks, COUNTED_RANKS)
+    counted = build(algorithm, few, few, collective=c).messages
+    return round(counted * (ranks / few) ** (2 if counted > 2 * few * closed.ceil_log2(few) else 1))
+
+
+def _few_enough(c: Collective, algorithm: str, ranks: int) -> None:
+    """Raises UserError where the tables of a schedule would not fit: they are the only way to its time."""
+    expected = _written(c, algorithm, ranks)
+    if expected > WRITTEN_MESSAGES:
+        raise UserError(
+            f"--algo {algorithm}: {c.name} over {ranks} ranks has about {expected:.2g} messages, and is replayed one by one; "
+            f"accepted: at most {WRITTEN_MESSAGES:,} (fewer --ranks, or an algorithm of fewer messages)"
+        )
 
 
 def _exact(net, algorithm, count, options: Options, channels, slices, level, progress, cut) -> tuple[int, str]:
@@ -483,6 +570,9 @@ def memory_bytes(options: Options, point: Point) -> int:
     """About what evaluating a point takes at most, beyond the compiled code."""
     p, count = point.ranks, point.size_bytes // options.itemsize
     network = 64 * p * options.stride
+    if options.of != ALL_REDUCE:
+        names = tried_by_auto(options) if point.algorithm == "auto" else (point.algorithm,)
+        return network + max(_written(options.of, name, p) * 2 * 2 * ROW_BYTES for name in names)
     names = AUTO if point.algorithm == "auto" else (point.algorithm,)
     slices = options.slices or SLICES[-1]
     most = 0
@@ -514,10 +604,11 @@ def busbw_limit(system: System, options: Options, ranks: int) -> tuple[float, st
 
 def traced(system: System, options: Options, algorithm: str, ranks: int, size_bytes: int) -> tuple[Replay, Schedule]:
     """A replay with its trace, and the schedule it walked. Raises UserError for what has no schedule."""
-    if algorithm not in ALGORITHMS:
-        raise UserError(f"--algo {algorithm} has no schedule to draw; accepted: {', '.join(ALGORITHMS)}")
+    known = algorithms_of(options.of)
+    if algorithm not in known:
+        raise UserError(f"--algo {algorithm} has no schedule to draw; accepted: {', '.join(known)}")
     net = network_for(system, options, algorithm, ranks)
-    count = size_bytes // options.itemsize
-    slices = options.slices or default_slices(net, algorithm, count, options.itemsize, options.channels)
-    schedule = build(algorithm, ranks, count, channels=options.channels, slices=slices)
+    count, c = options.of.count_of(ranks, size_bytes // options.itemsize), options.of
+    slices = options.slices or default_slices(net, algorithm, count, options.itemsize, options.channels, c)
+    schedule = build(algorithm, ranks, count, collective=c, root=options.root, channels=options.channels, slices=slices)
     return replay(schedule, net, options.itemsize, trace=True), schedule

@@ -90,7 +90,7 @@ def _result(record: Record) -> dict:
         "count": record.count,
         "type": find_device_dtype(record.dtype).nccl,
         "redop": record.op,
-        "root": "    -1",
+        "root": f"{record.root:>6}",
         "algorithm": record.chosen,
     }
     for key, timing in (("out_of_place", record.out_of_place), ("in_place", record.in_place)):

@@ -13,7 +13,6 @@ WITHOUT_A_COUNTERPART = (
      "short messages are timed in blocks of back-to-back all-reduces anyway (-n: how many samples)"),
     ("p", "parallel_init", "parallel initialisation", ("0", "1"), "every rank starts by itself"),
     ("y", "stream_null", "the null stream", ("0",), "GPU work goes to streams of its own"),
-    ("r", "root", "a root", ("0", "-1"), "an all-reduce has none"),
     ("C", "report_cputime", "processor time", ("0",), "--backend cpu measures on processors; every time is a wall-clock time"),
     ("S", "report_timestamps", "timestamps", ("0", "1"), "every record of --out FILE has its time"),
     ("M", "memory_report", "a report of memory", ("0",), "what does not fit is refused before anything runs"),

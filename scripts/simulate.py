@@ -51,9 +51,15 @@ def add_arguments(parser) -> None:
 
     what = parser.add_argument_group("what to simulate")
     what.add_argument("--ranks", metavar="LIST", help="numbers of ranks, such as 8,64,512,300k (default: all GPUs)")
-    what.add_argument("--algo", default="ring,tree", metavar="LIST", help=(
-        "comma list of ring, tree, binomial, recursive-doubling, halving-doubling, one-shot, two-shot, and where switches add "
-        "nvls, nvls-tree, sharp; auto (the faster of ring and tree, or the library's choice), all (default ring,tree)"
+    what.add_argument("--collective", default="all_reduce", metavar="NAME", help=(
+        "all_reduce (default), reduce_scatter, all_gather, broadcast, reduce, alltoall, gather, scatter, sendrecv or "
+        "pingpong; the others are replayed message by message"
+    ))  # fmt: skip
+    what.add_argument("--root", type=int, default=0, metavar="RANK", help="of those that have one (default 0)")
+    what.add_argument("--algo", default=None, metavar="LIST", help=(
+        "comma list; for all_reduce of ring, tree, binomial, recursive-doubling, halving-doubling, one-shot, two-shot, and "
+        "where switches add nvls, nvls-tree, sharp; auto (the fastest of ring and tree, or the library's choice), all "
+        "(default ring,tree; for another collective all that it has)"
     ))  # fmt: skip
     what.add_argument(
         "--model", default="auto", help="auto, closed, loggp, recurrence, replay, library or nccl (default auto)"
@@ -152,6 +158,7 @@ def _run(args, pool) -> int:
 def _options(args, system):
     from ..bench import modelled
     from ..bench.sizes import parse_size
+    from ..collectives.collective import ALL_REDUCE, COLLECTIVES
     from ..fabric.simulate import Options
     from ..kernels.dtypes import find_dtype
 
@@ -177,11 +184,20 @@ def _options(args, system):
         ranks = str(min(16, system.gpus)) if ranks is None else ranks
     elif args.power:
         first = last = 1 << 30 if last is None else last
+    collective = COLLECTIVES[modelled.collective_of(args.collective)]
+    numbers = modelled.numbers_of_ranks(ranks, system)
+    if args.minbytes == "8":  # the default: each rank needs an element
+        first = max(first, collective.size_count(max(numbers), 1) * itemsize)
     last = max(first, 8 << 30) if last is None else last
+    for use in ("workload", "buckets", "power"):
+        if getattr(args, use) and collective != ALL_REDUCE:
+            raise UserError(f"--{use} is about all-reduce; accepted: without --collective {args.collective}")
     return Options(
-        ranks=modelled.numbers_of_ranks(ranks, system),
+        ranks=numbers,
         sizes=modelled.sizes_of(first, last, factor, size("-i", args.stepbytes), itemsize),
-        algorithms=tuple(a.strip() for a in args.algo.split(",") if a.strip()),
+        algorithms=None if args.algo is None else tuple(a.strip() for a in args.algo.split(",") if a.strip()),
+        collective=collective.name,
+        root=args.root,
         model=args.model,
         itemsize=itemsize,
         channels=args.channels,
@@ -513,7 +529,7 @@ def _preamble(system, options, pool, settings) -> str:
     processes = f", {pool.executor.num_workers + 1} MPI processes" if pool else ""
     lines = [
         f"# busbw version {__version__}",
-        "# Modelled, not measured: all_reduce",
+        f"# Modelled, not measured: {options.collective}",
         f"# {system.name}: {system.title}",
         f"# {system.gpus} GPUs ({system.gpu.name}) in {system.nodes} nodes, model {options.model}{processes}",
     ]

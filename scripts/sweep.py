@@ -1,4 +1,4 @@
-"""busbw sweep: measure all-reduce over message sizes. Under mpirun the ranks are MPI's, else threads of this process."""
+"""busbw sweep: measure a collective over message sizes. Under mpirun the ranks are MPI's, else threads of this process."""
 
 if not __package__:
     from _path import run_as_module
@@ -14,10 +14,10 @@ from ..errors import UserError, no_room
 from . import _nccl_tests
 from ._progress import ProgressLine
 
-HELP = "measure all-reduce bandwidth over message sizes"
+HELP = "measure all-reduce, or another collective, over message sizes"
 
 DESCRIPTION = """\
-Measure all-reduce bandwidth and latency over message sizes.
+Measure bandwidth and latency of all-reduce, or of another collective, over message sizes.
 
 Without MPI the ranks are threads of this process (local emulated ranks); under mpirun they are the job's ranks. Prints
 nccl-tests' table as it goes, then a summary in words; writes a result file, a picture and a report beside it."""
@@ -27,6 +27,7 @@ examples:
   busbw sweep                                    8 B to 128 MiB, ring and tree, one rank a core
   busbw sweep --ranks 4 --algo all -b 1K -e 16M  every algorithm over four ranks
   busbw sweep -b 8 -e 8 -n 1000                  latency only
+  busbw sweep --collective all_gather,bcast      other collectives; all: every one
   mpirun -np 4 busbw sweep --algo auto,mpi-native   our best against the MPI library's own
   busbw sweep --backend cupy --algo ring,tree,nccl   on GPUs, against NCCL
   busbw sweep --out a.jsonl --resume             go on where an interrupted sweep stopped
@@ -49,17 +50,25 @@ def add_arguments(parser) -> None:
     step.add_argument("-f", "--stepfactor", metavar="N", help="multiply the size by N each time (default 2)")
     step.add_argument("-i", "--stepbytes", metavar="SIZE", help="add SIZE each time instead")
 
-    what = parser.add_argument_group("what to reduce (as in nccl-tests)")
+    what = parser.add_argument_group("what to run (as in nccl-tests)")
+    what.add_argument("--collective", default="all_reduce", metavar="LIST", help=(
+        "comma list of all_reduce, reduce_scatter, all_gather, broadcast, reduce, alltoall, gather, scatter, sendrecv (ring "
+        "shift), pingpong (pairs), or all; MPI's and NCCL's spellings too (default all_reduce)"
+    ))  # fmt: skip
+    what.add_argument(
+        "-r", "--root", type=int, metavar="RANK", help="of broadcast, reduce, gather, scatter (default 0)"
+    )
     what.add_argument("-d", "--datatype", default="float", metavar="TYPE", help=(
         "element type, or all (default float); on GPUs through CuPy f8e4m3 and f8e5m2 too"
     ))  # fmt: skip
     what.add_argument("-o", "--op", default="sum", metavar="OP", help="sum, prod, min, max, avg, or all (default sum)")
 
-    how = parser.add_argument_group("how to reduce")
+    how = parser.add_argument_group("how to run it")
     how.add_argument("--ranks", type=int, metavar="P", help="local emulated ranks (default: one a core, 2 to 8)")
-    how.add_argument("--algo", default="ring,tree", metavar="LIST", help=(
-        "comma list of ring, tree, binomial, recursive-doubling, halving-doubling, one-shot, two-shot; auto (the fastest "
-        "at each size), all; references: mpi-native (MPI_Allreduce), numpy, nccl (one rank a GPU) (default ring,tree)"
+    how.add_argument("--algo", default=None, metavar="LIST", help=(
+        "comma list; for all_reduce of ring, tree, binomial, recursive-doubling, halving-doubling, one-shot, two-shot "
+        "(docs/schedule.md has the others'); auto (the fastest at each size), all; references: mpi-native (the MPI "
+        "library's own), numpy, nccl (one rank a GPU) (default: a collective's first two; for all_reduce ring,tree)"
     ))  # fmt: skip
     how.add_argument("--backend", default="auto", metavar="WHAT", help=(
         "cpu, cupy or numba-cuda (buffers on GPUs, docs/gpu.md), or auto: a GPU where there is one (default)"
@@ -170,7 +179,7 @@ def _measured(args, options, out: str | None) -> int:
     from ..bench import record
     from ..bench.opening import session_for
     from ..bench.resume import resumable
-    from ..bench.sweep import sweep
+    from ..bench.sweep import key, sweep
     from ..bench.table import footer, header, row
     from ..transports.session import Stalled
 
@@ -184,13 +193,16 @@ def _measured(args, options, out: str | None) -> int:
             said.silent = not session.is_root
             if out and args.resume and session.is_root:
                 done = resumable(record.read(out, unfinished=True), options, session.ranks)
-            keys = session.crew.agree([[r.algorithm, r.size_bytes, r.dtype, r.op] for r in done])
+            keys = session.crew.agree([key(r) for r in done])
             said.line(_preamble(options, session, out, len(done)))
             named = len(options.algorithms) > 1
-            said.line(header(named, args.per_iteration))
             for r in sweep(
                 options, session, done=done, done_keys=keys, out=out, progress=said.progress, on_limits=limits.update
             ):
+                if not finished or finished[-1].collective != r.collective:
+                    if len(options.collectives) > 1:
+                        said.line(f"#\n# Collective test starting: {r.collective}")
+                    said.line(header(named, args.per_iteration))
                 finished.append(r)
                 said.line(row(r, named, args.per_iteration))
     except KeyboardInterrupt:
@@ -246,7 +258,9 @@ def _options(args, *, mpi: bool):
         last=last if last is not None else max(first, 128 << 20),
         factor=factor,
         step=size("-i", args.stepbytes),
-        algorithms=_list(args.algo),
+        collectives=_list(args.collective),
+        root=None if args.root == -1 else args.root,
+        algorithms=None if args.algo is None else _list(args.algo),
         dtypes=_list(args.datatype),
         ops=_list(args.op),
         ranks=ranks,
@@ -334,7 +348,7 @@ def _preamble(options, session, out, resumed: int) -> str:
     hosts = len(set(getattr(crew, "hosts", ["here"])))
     lines = [
         f"# busbw version {__version__}",
-        "# Collective test starting: all_reduce",
+        f"# Collective test starting: {', '.join(options.collectives)}",
         f"# {session.ranks} {kind} on {hosts} host{'s' * (hosts > 1)}{pinned}, transport {crew.transport}",
         f"# {cpu_model()}, {os.cpu_count()} cores",
         *_backend_lines(options, session),

@@ -190,7 +190,7 @@ class Session:
         def lower_one(post: Post) -> Program:
             timekeeper = None
             if self.clock:
-                timekeeper = Timekeeper(schedule.algorithm, known, post.peers, self.clock, d.itemsize)
+                timekeeper = Timekeeper(schedule.name, known, post.peers, self.clock, d.itemsize)
                 self._timekeepers.append(timekeeper)
             program = lower(schedule, known, post.peers, kernels, d.itemsize, tuning, timekeeper)
             post.requests(program.requests)

@@ -34,9 +34,11 @@ def default_slices(algorithm: str, ranks: int, nbytes: int, sizes: SliceSizes = 
         return 1
     if algorithm == "tree":
         chunk, slice_bytes = nbytes // 2, sizes.tree
-    elif algorithm in ("ring", "two-shot"):
-        if ranks <= 2:
-            return 1  # nothing is forwarded, so nothing is gained
+    elif ranks <= 2:
+        return 1  # nothing is forwarded, so nothing is gained
+    elif algorithm == "chain":
+        chunk, slice_bytes = nbytes, sizes.ring
+    elif algorithm in ("ring", "two-shot", "direct", "scatter-allgather", "reduce-scatter-gather"):
         chunk, slice_bytes = nbytes // ranks, sizes.ring
     else:
         return 1

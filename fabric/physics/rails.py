@@ -23,12 +23,13 @@ from functools import lru_cache
 import numpy as np
 
 from ...collectives import build
+from ...collectives.collective import ALL_REDUCE, Collective
 from ...collectives.schedule import SEND, Schedule
 
 RANKS = 256  # up to so many are counted as they are, or four domains; of more a sample of that size
 
 
-def sharing(algorithm: str, ranks: int, domain: int, channels: int = 1) -> float:
+def sharing(algorithm: str, ranks: int, domain: int, channels: int = 1, collective: Collective = ALL_REDUCE) -> float:
     """Ranks of a domain of `domain` that share its NICs when `algorithm` runs over `ranks`: 1 ... domain.
 
     For build(rails=...). Raises ValueError for an unknown algorithm.
@@ -37,13 +38,14 @@ def sharing(algorithm: str, ranks: int, domain: int, channels: int = 1) -> float
     if domains == 1 or domain == 1:
         return 1.0
     most = max(4, RANKS // domain)
-    return _sharing(algorithm, domain, min(domains, most), channels)
+    return _sharing(collective, algorithm, domain, min(domains, most), channels)
 
 
 @lru_cache(maxsize=256)
-def _sharing(algorithm: str, domain: int, domains: int, channels: int) -> float:
+def _sharing(collective: Collective, algorithm: str, domain: int, domains: int, channels: int) -> float:
     ranks = domain * domains
-    return sharing_of(build(algorithm, ranks, 4 * channels * ranks, channels=channels), domain)
+    count = 4 * channels * ranks // collective.size_count(ranks, 1)
+    return sharing_of(build(algorithm, ranks, count, collective=collective, channels=channels), domain)
 
 
 def sharing_of(schedule: Schedule, domain: int) -> float:
