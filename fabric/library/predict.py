@@ -23,7 +23,7 @@ from ..cards import card
 from ..cards.card import Software, System
 from ..cards.curves import Curve
 from ..physics import host, topology
-from . import band, calibration, clock, nccl, releases
+from . import band, calibration, clock, nccl, ofi_tuner, releases
 
 ALGORITHMS = ("ring", "tree", "nvls", "nvls-tree", "sharp", "auto")
 MODELS = ("fabric", "nccl")
@@ -329,11 +329,24 @@ def _choose(plan: _Plan, size: int) -> tuple[Prediction, list[nccl.Choice]]:
     """The pair that runs, with the library's own prediction, and all that it considers."""
     if plan.comm is not None:
         args = (plan.comm, size, plan.algorithms, plan.protocols, plan.run.collective)
-        first = nccl.choose(*args)
+        first, pairs = nccl.choose(*args), nccl.candidates(*args)
+        tuner = _tuner(plan)
+        if tuner is not None:
+            named = ofi_tuner.choose(tuner, plan.comm, size, pairs)
+            pairs.sort(key=lambda c: c[:2] != named[:2])  # what runs comes first
+            first = pairs[0]
         used = nccl.channels(plan.comm, first.algorithm, first.protocol, size)
-        return Prediction(first.seconds, first.algorithm, first.protocol, used), nccl.candidates(*args)
+        return Prediction(first.seconds, first.algorithm, first.protocol, used), pairs
     pairs = [(a, p) for a in plan.algorithms if a in ("ring", "tree") for p in plan.protocols]
     return min((Prediction(clock.seconds(plan.job, size, a, p), a, p) for a, p in pairs), key=lambda x: x.seconds), []
+
+
+def _tuner(plan: _Plan) -> ofi_tuner.Instance | None:
+    """The tuner that chooses instead of NCCL: aws-ofi-nccl's, for an all-reduce beyond two nodes that forces nothing."""
+    run, machine = plan.run, plan.machine
+    if plan.nodes <= 2 or run.collective != "all_reduce" or run.algorithm != "auto" or run.protocol:
+        return None
+    return ofi_tuner.instance(machine.generation, machine.network, machine.network_latency)
 
 
 def _clock(plan: _Plan, found: Prediction, size: int) -> float:
@@ -395,7 +408,12 @@ def _reasons(plan: _Plan, choice: Prediction, candidates: list[nccl.Choice]) -> 
         return ["the faster of ring and tree: no model of this library's choice"]
     said = []
     tables = plan.comm.tables
-    if len(candidates) > 1:
+    if _tuner(plan) is not None:
+        said.append(
+            f"aws-ofi-nccl's tuner names {choice.algorithm} {choice.protocol.upper()} (by its model: its tables of regions are "
+            "not known here)"
+        )
+    elif len(candidates) > 1:
         first, second = candidates[:2]
         margin = second.seconds / first.seconds - 1
         said.append(
