@@ -6,7 +6,15 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 ROOMS = ["kernels", "collectives", "transports", "fabric", "bench", "interchange", "answer", "plots", "scripts"]
-FLOORS = ["answer.causes", "bench.selftest", "fabric.cards", "fabric.physics", "fabric.time", "fabric.library", "interchange.logs"]
+FLOORS = [
+    "answer.causes",
+    "bench.selftest",
+    "fabric.cards",
+    "fabric.physics",
+    "fabric.time",
+    "fabric.library",
+    "interchange.logs",
+]
 DATA = [
     "fabric/cards/systems/*.yaml",
     "fabric/cards/systems/parts/*.yaml",

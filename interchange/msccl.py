@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from xml.sax.saxutils import quoteattr
 
+from ..collectives.collective import ALL_REDUCE
 from ..collectives.schedule import (
     COPY,
     INPUT,
@@ -38,11 +39,17 @@ COUNT_LIMIT = 72  # chunks of a step (MSCCL_MAX_COUNT)
 CHANNELS_LIMIT = 32  # NCCL's MAXCHANNELS
 PROTOCOLS = ("Simple", "LL", "LL128")
 
+COLLECTIVES = {
+    "all_reduce": "allreduce", "reduce_scatter": "reduce_scatter", "all_gather": "allgather", "broadcast": "broadcast",
+    "reduce": "reduce", "alltoall": "alltoall",
+}  # fmt: skip
+"""MSCCL's names of those it has."""
+
 TYPES = {SEND: "s", RECV: "r", RECV_REDUCE: "rrc", REDUCE: "re", COPY: "cpy", NOP: "nop"}
 
 
 def write(schedule: Schedule, *, name: str | None = None, proto: str = "Simple", least=0, most=(1 << 63) - 1) -> str:
-    """The XML of an all-reduce. name: of the program (None: the algorithm's); proto: Simple, LL or LL128; least, most: the sizes
+    """The XML of a schedule. name: of the program (None: the algorithm's); proto: Simple, LL or LL128; least, most: the sizes
     in bytes it is to be used for.
 
     Raises UserError for schedules that MSCCL cannot express, an unknown proto, or a bad range of sizes.
@@ -51,24 +58,29 @@ def write(schedule: Schedule, *, name: str | None = None, proto: str = "Simple",
         raise UserError(f"protocol {proto!r}; accepted: {', '.join(PROTOCOLS)}")
     if not 0 <= least <= most:
         raise UserError(f"sizes from {least} to {most} bytes; accepted: 0 <= least <= most")
-    what = f"{schedule.algorithm} over {schedule.ranks} ranks"
+    what = f"{schedule.name} over {schedule.ranks} ranks"
+    if schedule.collective.name not in COLLECTIVES or (schedule.in_place and schedule.collective != ALL_REDUCE):
+        where = "in place " if schedule.in_place else ""
+        raise UserError(
+            f"{what} {where}is no program of MSCCL's; accepted: all_reduce, and out of place {', '.join(COLLECTIVES)}"
+        )
     if schedule.ranks < 2:
         raise UserError(f"{what} sends nothing; MSCCL programs need 2 ranks or more")
     if schedule.channels > CHANNELS_LIMIT:
         raise UserError(f"{what} has {schedule.channels} channels; MSCCL has {CHANNELS_LIMIT}")
     chunk = _chunk(schedule, what)
     gpus = [_gpu(schedule, rank, chunk, what) for rank in range(schedule.ranks)]
-    chunks = schedule.count // chunk
+    given, taken = schedule.input_count // chunk, schedule.output_count // chunk
     head = {
-        "name": name or schedule.algorithm, "proto": proto, "nchannels": schedule.channels, "nchunksperloop": chunks,
-        "ngpus": schedule.ranks, "coll": "allreduce", "inplace": int(schedule.in_place),
+        "name": name or schedule.name, "proto": proto, "nchannels": schedule.channels, "nchunksperloop": max(given, taken),
+        "ngpus": schedule.ranks, "coll": COLLECTIVES[schedule.collective.name], "inplace": int(schedule.in_place),
         "outofplace": int(not schedule.in_place), "minBytes": least, "maxBytes": most,
     }  # fmt: skip
     lines = [f"<algo {_attributes(head)}>"]
     for rank, blocks in enumerate(gpus):
         scratch = max((s["srcoff"] + s["cnt"] for b in blocks for s in b.steps if s["srcbuf"] == "s"), default=0)
         scratch = max((s["dstoff"] + s["cnt"] for b in blocks for s in b.steps if s["dstbuf"] == "s"), default=scratch)
-        gpu = {"id": rank, "i_chunks": chunks, "o_chunks": chunks, "s_chunks": scratch}
+        gpu = {"id": rank, "i_chunks": given, "o_chunks": taken, "s_chunks": scratch}
         lines.append(f"  <gpu {_attributes(gpu)}>")
         for number, block in enumerate(blocks):
             ends = {"id": number, "send": block.send, "recv": block.recv, "chan": block.channel}

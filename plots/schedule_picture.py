@@ -1,6 +1,6 @@
-"""A schedule as a picture: the ring turning step by step, the trees with their edges.
+"""A schedule as a picture: the ring turning step by step, the trees with their edges, and any schedule's messages.
 
-Both pictures are read off the schedule's own tables, so they show what the transports run. ``replay`` walks the tables
+The pictures are read off the schedule's own tables, so they show what the transports run. ``replay`` walks the tables
 with a clock that ticks once a message: local steps take no time, and a rank's channel takes one message at a time.
 """
 
@@ -71,7 +71,7 @@ def replay(schedule: Schedule) -> tuple[list[Message], list[np.ndarray]]:
         raise PlotError(f"{schedule.algorithm}: the schedule deadlocks, so there is nothing to draw")
 
     ticks = max((m.tick for m in messages), default=0)
-    states = [np.ones((p, schedule.count), int)]
+    states = [np.ones((p, max(schedule.count, schedule.output_count)), int)]
     for tick in range(ticks + 1):
         state = states[-1].copy()
         for _, rank, offset, held in (w for w in writes if w[0] == tick):
@@ -83,8 +83,8 @@ def replay(schedule: Schedule) -> tuple[list[Message], list[np.ndarray]]:
 
 def _memory(schedule: Schedule, rank: int) -> dict[int, np.ndarray]:
     """Each element as the set of ranks that are in it, one bit a rank."""
-    own = np.full(schedule.count, 1 << rank, np.int64)
-    output = own if schedule.in_place else np.zeros(schedule.count, np.int64)
+    own = np.full(schedule.input_count, 1 << rank, np.int64)
+    output = own if schedule.in_place else np.zeros(schedule.output_count, np.int64)
     return {INPUT: own, OUTPUT: output, SCRATCH: np.zeros(schedule.scratch, np.int64)}
 
 
@@ -317,3 +317,44 @@ def _depths(tree: dict[int, int], ranks: int, algorithm: str) -> list[int]:
     if max(depths) > ranks or depths.count(0) != 1:
         raise PlotError(f"{algorithm}: its reductions are not one tree a channel, so there is no tree to draw")
     return depths
+
+
+def message_picture(schedule: Schedule) -> Figure:
+    """Any schedule: time goes to the right, a line is a rank, an arrow a message, in the colour of what it carries: partial sums to
+    be added, or data. The wider, the more elements.
+
+    Raises PlotError for more than 16 ranks, or for a schedule without messages.
+    """
+    messages, _ = replay(schedule)
+    if not messages:
+        raise PlotError(f"{schedule.name}: no messages to draw for {schedule.ranks} rank(s)")
+    ticks, most = max(m.tick for m in messages), max(m.count for m in messages)
+    p = schedule.ranks
+    with matplotlib.rc_context(style.RC):
+        fig = Figure(figsize=(min(24.0, 2.2 + 0.55 * ticks), 1.3 + 0.34 * p), facecolor="white", layout="constrained")
+        ax = fig.subplots()
+        fig.suptitle(
+            f"{schedule.collective.title}, {schedule.algorithm}, {p} ranks: {len(messages)} messages in {ticks} steps",
+            fontsize=12, fontweight="bold", x=0.01, ha="left",
+        )  # fmt: skip
+        for rank in range(p):
+            ax.axhline(rank, color=style.RULE, linewidth=0.8, zorder=1)
+        for m in messages:
+            colour = style.ORANGE if m.reduce else style.BLUE
+            width = 0.8 + 1.8 * (m.count / most) ** 0.5
+            arrow = FancyArrowPatch(
+                (m.tick - 1, m.sender), (m.tick, m.receiver), arrowstyle="-|>", mutation_scale=9, color=colour,
+                linewidth=width, shrinkA=0, shrinkB=0, zorder=3,
+            )  # fmt: skip
+            ax.add_patch(arrow)
+        for label, colour in (("added", style.ORANGE), ("stored", style.BLUE)):
+            if any(m.reduce == (label == "added") for m in messages):
+                ax.plot([], [], color=colour, linewidth=2, label=f"what arrives is {label}")
+        ax.set(xlim=(-0.1, ticks + 0.1), ylim=(p - 0.5, -0.5), xlabel="step")
+        ax.set_yticks(range(p), [f"rank {r}" for r in range(p)])
+        ax.legend(
+            loc="upper left", bbox_to_anchor=(0, 1.0 + 0.5 / p), ncols=2, frameon=False, fontsize=8, borderaxespad=0
+        )
+        for side in ("top", "right", "left"):
+            ax.spines[side].set_visible(False)
+    return fig

@@ -25,6 +25,7 @@ COMMANDS = (
     "compare",
     "plot",
     "report",
+    "export",
     "fit",
     "doctor",
     "verify",
@@ -54,7 +55,8 @@ busbw measures all-reduce bandwidth, models what it should be, and says whether 
   busbw compare A B...            which sizes are slower, and whether that is real; exit code 1 if so
   busbw plot FILE... / report FILE...   draw or write up result files, over one another
   busbw doctor                    what this machine has, and what to install for the rest
-  busbw verify                    prove every algorithm's schedule"""
+  busbw verify                    prove every algorithm's schedule
+  busbw export ALGORITHM          a schedule as GOAL, MSCCL XML or a picture"""
 
 
 class _Parser(argparse.ArgumentParser):

@@ -30,6 +30,7 @@ examples:
   busbw simulate alps-gh200 --ranks 32 --explain --library nccl-2.23.4 --algo auto   what NCCL would run, and why
   busbw simulate memphis-b200-cx8-300k --workload grok-1    a training step's gradients
   busbw simulate memphis-b200-cx8-300k --power 1GW --against memphis-h100-100k
+  busbw simulate FILE.goal --loggops 2000,500,100,1,0,65536   a GOAL schedule, as LogGOPSim would
   mpirun -np 8 busbw simulate ...                           points of the sweep spread over 8 processes
 
 models: auto takes the cheapest that is exact; recurrence and replay are exact for the schedule, message by message; loggp is an
@@ -39,7 +40,9 @@ exit codes: 0 fine, 2 bad usage, 130 Ctrl-C (what was finished is in the table a
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("system", metavar="SYSTEM", help="a system's name or a card of your own (.yaml)")
+    parser.add_argument("system", metavar="SYSTEM", help=(
+        "a system's name or a card of your own (.yaml); with --loggops a schedule (.goal)"
+    ))  # fmt: skip
 
     sizes = parser.add_argument_group("sizes (as in nccl-tests)")
     sizes.add_argument("-b", "--minbytes", default="8", metavar="SIZE", help="smallest message (default 8)")
@@ -114,6 +117,11 @@ def add_arguments(parser) -> None:
         "--against", metavar="SYSTEM", help="with --power: the system to compare with (default: memphis-h100-100k)"
     )
 
+    uses.add_argument("--loggops", metavar="L,o,g,G,O,S", help=(
+        "simulate a GOAL file, of `busbw export` or others, under LogGOPSim's model: latency, overhead, gap, gap a byte, overhead "
+        "a byte, rendezvous size; whole numbers of one unit of time"
+    ))  # fmt: skip
+
     output = parser.add_argument_group("output")
     output.add_argument("--out", metavar="FILE", help="result file")
     output.add_argument("-q", "--quiet", action="store_true", help="no progress line and no summary")
@@ -122,6 +130,8 @@ def add_arguments(parser) -> None:
 def run(args) -> int:
     from ..bench import modelled
 
+    if args.loggops or args.system.endswith(".goal"):
+        return _loggops(args)
     with modelled.spread() as pool:
         if pool is False:  # this MPI rank works for rank 0
             return 0
@@ -153,6 +163,34 @@ def _run(args, pool) -> int:
     if args.power:
         return _power(args, system, options)
     return _sweep(args, system, options, pool)
+
+
+def _loggops(args) -> int:
+    from ..fabric.time.loggops import LogGOPS, simulate
+    from ..interchange import goal
+
+    if not args.loggops:
+        raise UserError(
+            f"{args.system}: a GOAL file needs --loggops L,o,g,G,O,S, such as --loggops 2000,500,100,1,0,65536"
+        )
+    if not args.system.endswith(".goal"):
+        raise UserError(f"--loggops goes with a GOAL file; {args.system[:60]} does not end in .goal")
+    words = args.loggops.split(",")
+    if not 4 <= len(words) <= 6 or not all(w.strip().isdigit() and len(w) < 19 for w in words):
+        raise UserError(f"--loggops {args.loggops[:60]}: accepted are 4 to 6 whole numbers, L,o,g,G[,O[,S]]")
+    schedule = goal.read(args.system)
+    try:
+        done = simulate(schedule, LogGOPS(*(int(w) for w in words)))
+    except ValueError as e:
+        raise UserError(f"--loggops: {e}") from None
+    print(f"# {args.system}: {schedule.ranks} ranks, {len(schedule.kind)} operations, {done.messages} messages")
+    print(f"# LogGOPS {args.loggops}; times in its unit")
+    print(f"{'# rank':>8}  {'finished':>20}")
+    shown = range(schedule.ranks) if schedule.ranks <= 64 else ()
+    for rank in shown:
+        print(f"{rank:>8}  {int(done.finish[rank]):>20}")
+    print(f"{'last':>8}  {done.time:>20}")
+    return 0
 
 
 def _options(args, system):

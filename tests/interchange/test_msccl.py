@@ -6,7 +6,8 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from busbw.collectives import ALGORITHMS, build
+from busbw.collectives import ALGORITHMS, algorithms, build
+from busbw.collectives.collective import ALL
 from busbw.errors import UserError
 from busbw.interchange import msccl
 from hypothesis import given, settings
@@ -20,20 +21,21 @@ class Deadlock(Exception):
 
 
 def interpret(text, seed):
-    """Runs a program on random numbers, thread blocks in random order; returns (outputs, the sum)."""
+    """Runs a program on random numbers, thread blocks in random order; returns (outputs, inputs)."""
     chance = random.Random(seed)
     algo = ET.fromstring(text)
-    assert algo.attrib["coll"] == "allreduce"
-    chunks, n = int(algo.attrib["nchunksperloop"]), int(algo.attrib["ngpus"])
+    loop, n = int(algo.attrib["nchunksperloop"]), int(algo.attrib["ngpus"])
     in_place = algo.attrib["inplace"] == "1"
-    inputs = [np.array([float(chance.randrange(1 << 20)) for _ in range(chunks)]) for _ in range(n)]
+    given, taken = (int(algo[0].attrib[f"{which}_chunks"]) for which in "io")
+    inputs = np.array([[float(chance.randrange(1 << 20)) for _ in range(given)] for _ in range(n)])
     memory, blocks, done, links = [], [], {}, {}
     for gpu in algo:
         g = int(gpu.attrib["id"])
-        assert int(gpu.attrib["i_chunks"]) == int(gpu.attrib["o_chunks"]) == chunks
+        assert (int(gpu.attrib["i_chunks"]), int(gpu.attrib["o_chunks"])) == (given, taken)
+        assert loop == max(given, taken)
         i = inputs[g].copy()
         memory.append(
-            {"i": i, "o": i if in_place else np.full(chunks, np.nan), "s": np.full(int(gpu.attrib["s_chunks"]), np.nan)}
+            {"i": i, "o": i if in_place else np.full(taken, np.nan), "s": np.full(int(gpu.attrib["s_chunks"]), np.nan)}
         )
         ends = set()
         waited = set()
@@ -96,7 +98,7 @@ def interpret(text, seed):
     if any(done[g, number] < len(steps) for g, number, *_, steps in blocks):
         raise Deadlock
     assert not any(links.values())
-    return [m["o"] for m in memory], sum(inputs)
+    return [m["o"] for m in memory], inputs
 
 
 @st.composite
@@ -112,9 +114,9 @@ def programs(draw):
 @settings(max_examples=150, deadline=None)
 @given(programs(), st.integers(0, 1 << 30))
 def test_programs_give_the_sum_on_every_gpu(schedule, seed):
-    outputs, want = interpret(msccl.write(schedule), seed)
+    outputs, inputs = interpret(msccl.write(schedule), seed)
     for out in outputs:
-        np.testing.assert_array_equal(out, want)
+        np.testing.assert_array_equal(out, inputs.sum(axis=0))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -123,8 +125,29 @@ def test_programs_give_the_sum_on_every_gpu(schedule, seed):
 def test_every_algorithm(name, ranks, in_place):
     text = msccl.write(build(name, ranks, 8 * ranks, in_place=in_place))
     for seed in range(5):
-        outputs, want = interpret(text, seed)
-        assert all((out == want).all() for out in outputs)
+        outputs, inputs = interpret(text, seed)
+        assert all((out == inputs.sum(axis=0)).all() for out in outputs)
+
+
+@pytest.mark.parametrize("collective", [c for c in msccl.COLLECTIVES if c != "all_reduce"])
+def test_other_collectives_end_with_what_they_say(collective):
+    for name in algorithms(collective):
+        for ranks in (2, 3, 5, 8):
+            schedule = build(name, ranks, 2 * ranks, collective=collective, root=1)
+            outputs, inputs = interpret(msccl.write(schedule), ranks)
+            scale = schedule.output_count // len(outputs[0])  # elements of a chunk
+            for rank, at, n, source, who in schedule.outputs // [1, scale, scale, scale, 1]:
+                want = inputs.sum(axis=0) if who == ALL else inputs[who]
+                np.testing.assert_array_equal(outputs[rank][at : at + n], want[source : source + n])
+
+
+def test_what_msccl_has_not_is_refused():
+    for schedule in (
+        build("direct", 4, 4, collective="gather"),
+        build("ring", 4, 4, collective="all_gather", in_place=True),
+    ):
+        with pytest.raises(UserError, match="no program of MSCCL's; accepted: all_reduce, and out of place"):
+            msccl.write(schedule)
 
 
 def test_a_ring_is_as_the_format_has_it():
