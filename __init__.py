@@ -1,4 +1,4 @@
-"""busbw: measure, model and explain all-reduce bandwidth.
+"""busbw: measure, model and explain the bandwidth of all-reduce and other collectives.
 
     >>> import busbw
     >>> result = busbw.sweep(ranks=2, first="8", last="1M", algorithms="ring,tree")
@@ -21,14 +21,10 @@ COMPILED_IN = keep()  # a temporary folder, or None where Numba has one of its o
 
 
 def __getattr__(name: str):
-    if name in ("sweep", "load", "SweepResult"):
-        from .bench import api
+    if name in ("sweep", "simulate", "load", "SweepResult"):
+        from . import api
 
         return getattr(api, name)
-    if name == "simulate":
-        from .bench.modelled import simulate_sweep
-
-        return simulate_sweep
     raise AttributeError(f"module 'busbw' has no attribute {name!r}")
 
 

@@ -7,7 +7,6 @@ time. A modelled time has one sample and no confidence interval, since it is the
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 import threading
 import time
@@ -27,12 +26,10 @@ from ..fabric import simulate
 from ..fabric.cards.card import System
 from ..fabric.simulate import Modelled, Options, Point
 from ..fabric.time.recurrence import ring_blocks
-from ..kernels.dtypes import find_device_dtype
 from . import record as result_file
-from .api import SweepResult
 from .environment import available_bytes, git_revision
 from .record import Record, Timing
-from .sizes import format_size, parse_size, sweep_sizes
+from .sizes import format_size, sweep_sizes
 from .summary import plain, rate_words, series, settings, size_words, time_words
 
 RANKS_MAX = 64  # numbers of ranks in one sweep
@@ -293,76 +290,12 @@ def spread():
         yield False if executor is None else Pool(executor)
 
 
-# The Python API.
-
-
-def simulate_sweep(
-    system: str | System,
-    *,
-    ranks: int | str | Sequence[int] | None = None,
-    first: int | str = 8,
-    last: int | str = "8G",
-    factor: float = 2,
-    algorithms: str | Sequence[str] | None = None,
-    collective: str = "all_reduce",
-    dtype: str = "float32",
-    overrides: Sequence[str] = (),
-    on_record: Callable[[Record], None] | None = None,
-    **options,
-) -> SweepResult:
-    """Simulate a collective on a system: its name, the path of a card, or a fabric.cards.card.System.
-
-    ranks: one number, several, or text as on the command line; None: all GPUs. first, last: bytes, or text ("64K"); overrides:
-    "nic.rate=400Gb/s", ...; options: any other field of busbw.fabric.simulate.Options (model, noise, stragglers,
-    slices, seed, ...). Raises busbw.errors.UserError for what cannot be simulated, TypeError for an unknown option.
-    """
-    from dataclasses import fields
-
-    from ..fabric.cards import card
-
-    known = {f.name for f in fields(Options)} - {"sizes", "itemsize"}
-    for name in options:
-        if name not in known:
-            raise TypeError(f"simulate() has no option {name!r}; there are {', '.join(sorted(known))}")
-    loaded = card.override(system if isinstance(system, System) else card.load(system), overrides)
-    d = find_device_dtype(dtype)
-    chosen = simulate.checked(
-        loaded,
-        Options(
-            ranks=numbers_of_ranks(ranks, loaded),
-            sizes=sizes_of(_bytes(first), _bytes(last), factor, None, d.itemsize),
-            algorithms=None if algorithms is None else _names(algorithms),
-            collective=collective_of(collective),
-            itemsize=d.itemsize,
-            **{"threads": os.cpu_count() or 1, **options},
-        ),
-    )
-    check_memory(loaded, chosen)
-    records = []
-    for r in sweep(loaded, chosen, dtype=d.name, overrides=overrides):
-        records.append(r)
-        if on_record:
-            on_record(r)
-    return SweepResult(records, {})
-
-
 def collective_of(name: str) -> str:
     """Its own name, of any spelling. Raises UserError."""
     try:
         return find(name).name
     except ValueError as e:
         raise UserError(f"--collective: {e}") from None
-
-
-def _bytes(value: int | str) -> int:
-    try:
-        return parse_size(value) if isinstance(value, str) else int(value)
-    except ValueError as e:
-        raise UserError(str(e)) from None
-
-
-def _names(value: str | Sequence[str]) -> tuple[str, ...]:
-    return tuple(n.strip() for n in value.split(",") if n.strip()) if isinstance(value, str) else tuple(value)
 
 
 def numbers_of_ranks(text: int | str | Sequence[int] | None, system: System) -> tuple[int, ...]:
@@ -436,4 +369,4 @@ def words(system: System, options: Options, records: Sequence[Record]) -> list[s
     return lines
 
 
-__all__ = ["Pool", "check_memory", "numbers_of_ranks", "simulate_sweep", "sizes_of", "spread", "sweep", "words"]
+__all__ = ["Pool", "check_memory", "numbers_of_ranks", "sizes_of", "spread", "sweep", "words"]

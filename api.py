@@ -1,4 +1,4 @@
-"""The Python API: a sweep as one call, and what it returns."""
+"""The Python API: a sweep, measured or modelled, as one call, and what it returns."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
-from . import record
-from .measure import Effort
-from .opening import session_for
-from .options import Options, checked
-from .record import Record, ResultFile
-from .sizes import parse_size
-from .sweep import sweep as run_sweep
+from .bench import record
+from .bench.measure import Effort
+from .bench.opening import session_for
+from .bench.options import Options, checked
+from .bench.record import Record, ResultFile
+from .bench.sizes import parse_size
+from .bench.sweep import sweep as run_sweep
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SweepResult:
 
     def table(self) -> str:
         """nccl-tests' table."""
-        from .table import footer, header, row
+        from .bench.table import footer, header, row
 
         named = len({r.algorithm for r in self.records}) > 1
         names = dict.fromkeys(r.collective for r in self.records)
@@ -51,13 +51,13 @@ class SweepResult:
 
     def summary(self) -> list[str]:
         """A few sentences: fastest algorithm by size, latency, peak busbw, crossover, share of the memory's limit."""
-        from .summary import words
+        from .bench.summary import words
 
         return words(self.records, self.limits)
 
     def plot(self, path: str | os.PathLike | None = None):
         """The curves as a matplotlib Figure; with `path` (.png, .svg, .pdf) also saved there."""
-        from ..plots.curves import curves, save
+        from .plots.curves import curves, save
 
         figure = curves([ResultFile("", self.records, self.limits, [])])
         if path is not None:
@@ -66,7 +66,7 @@ class SweepResult:
 
     def report(self, path: str | os.PathLike) -> None:
         """Write one self-contained HTML page."""
-        from ..plots.report import report, save
+        from .plots.report import report, save
 
         save(report([ResultFile(str(path), self.records, self.limits, [])]), path)
 
@@ -114,7 +114,7 @@ def sweep(
     for name in options:
         if name not in known:
             raise TypeError(f"sweep() has no option {name!r}; there are {', '.join(sorted(known))}")
-    from ..transports import launcher
+    from .transports import launcher
 
     options = checked(
         Options(
@@ -139,6 +139,57 @@ def sweep(
     return SweepResult(records, limits)
 
 
+def simulate(
+    system,
+    *,
+    ranks: int | str | Sequence[int] | None = None,
+    first: int | str = 8,
+    last: int | str = "8G",
+    factor: float = 2,
+    algorithms: str | Sequence[str] | None = None,
+    collective: str = "all_reduce",
+    dtype: str = "float32",
+    overrides: Sequence[str] = (),
+    on_record: Callable[[Record], None] | None = None,
+    **options,
+) -> SweepResult:
+    """Simulate a collective on a system: its name, the path of a card, or a fabric.cards.card.System.
+
+    ranks: one number, several, or text as on the command line; None: all GPUs. first, last: bytes, or text ("64K"); overrides:
+    "nic.rate=400Gb/s", ...; options: any other field of busbw.fabric.simulate.Options (model, noise, stragglers,
+    slices, seed, ...). Raises busbw.errors.UserError for what cannot be simulated, TypeError for an unknown option.
+    """
+    from .bench import modelled
+    from .fabric import simulate as model
+    from .fabric.cards import card
+    from .kernels.dtypes import find_device_dtype
+
+    known = {f.name for f in fields(model.Options)} - {"sizes", "itemsize"}
+    for name in options:
+        if name not in known:
+            raise TypeError(f"simulate() has no option {name!r}; there are {', '.join(sorted(known))}")
+    loaded = card.override(system if isinstance(system, card.System) else card.load(system), overrides)
+    d = find_device_dtype(dtype)
+    chosen = model.checked(
+        loaded,
+        model.Options(
+            ranks=modelled.numbers_of_ranks(ranks, loaded),
+            sizes=modelled.sizes_of(_size(first), _size(last), factor, None, d.itemsize),
+            algorithms=None if algorithms is None else _names(algorithms),
+            collective=modelled.collective_of(collective),
+            itemsize=d.itemsize,
+            **{"threads": os.cpu_count() or 1, **options},
+        ),
+    )
+    modelled.check_memory(loaded, chosen)
+    records = []
+    for r in modelled.sweep(loaded, chosen, dtype=d.name, overrides=overrides):
+        records.append(r)
+        if on_record:
+            on_record(r)
+    return SweepResult(records, {})
+
+
 def load(path: str | os.PathLike) -> SweepResult:
     """A result file that `busbw sweep` wrote. Raises busbw.bench.record.RecordError."""
     found = record.read(path)
@@ -146,7 +197,7 @@ def load(path: str | os.PathLike) -> SweepResult:
 
 
 def _size(value: int | str) -> int:
-    from .options import OptionError
+    from .bench.options import OptionError
 
     try:
         return parse_size(value) if isinstance(value, str) else int(value)
