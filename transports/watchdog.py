@@ -50,7 +50,7 @@ DEPARTURE = "the exit of the last"
 
 _LINE = struct.Struct("<qqqqH150s")
 _LINE_BYTES = 256
-_SPOKEN = struct.Struct("<q")
+_VOICE = struct.Struct("<qq")  # the exit code and one, of who claimed the voice; 1 once the line is written
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Board:
     def __init__(self, name: str, ranks: int):
         """name: the same in all processes of the job on this host, and in no other; ranks: lines. OSError: there is no place."""
         self.ranks = ranks
+        self._claiming = threading.Lock()  # the file's lock is the process's
         self.path, self._fd = self._open(name)
 
     @staticmethod
@@ -89,7 +90,7 @@ class Board:
                     os.close(fd)
                     raise PermissionError(errno.EPERM, "somebody else's file", path)
                 if os.fstat(fd).st_size == 0:
-                    os.pwrite(fd, bytes(_SPOKEN.size), 0)  # tells a full file system here
+                    os.pwrite(fd, bytes(_VOICE.size), 0)  # tells a full file system here
                 return path, fd
             except OSError as e:
                 problem = e
@@ -121,14 +122,18 @@ class Board:
                 found[rank] = Line(pid, beat * 1e-9, progress * 1e-9, waits_for, text)
         return found
 
-    def spoken(self) -> int | None:
-        """The exit code that went with what has been said; None: nothing has."""
-        word = os.pread(self._fd, _SPOKEN.size, 0)
-        value = _SPOKEN.unpack(word)[0] if len(word) == _SPOKEN.size else 0
-        return value - 1 if value else None
+    def voice(self) -> tuple[int | None, bool]:
+        """(The exit code that goes with what is said, or None where nobody has claimed the voice; whether it has been said)."""
+        words = os.pread(self._fd, _VOICE.size, 0)
+        code, said = _VOICE.unpack(words) if len(words) == _VOICE.size else (0, 0)
+        return (code - 1 if code else None), bool(said)
 
     def claim(self, code: int) -> bool:
         """Take the host's one voice; False where somebody has it."""
+        with self._claiming:
+            return self._claim(code)
+
+    def _claim(self, code: int) -> bool:
         until = time.monotonic() + QUIET_SECONDS
         while True:
             try:
@@ -139,12 +144,16 @@ class Board:
                     break
                 time.sleep(0.01)
         try:
-            if self.spoken() is not None:
+            if self.voice()[0] is not None:
                 return False
-            os.pwrite(self._fd, _SPOKEN.pack(code + 1), 0)
+            os.pwrite(self._fd, _VOICE.pack(code + 1, 0), 0)
             return True
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def said(self, code: int) -> None:
+        """By who has the voice, once the line is on its way: from now on the others may end."""
+        os.pwrite(self._fd, _VOICE.pack(code + 1, 1), 0)
 
     def unlink(self) -> None:
         """Once nobody will come any more. Who is here stays."""
@@ -197,6 +206,15 @@ class Watchdog:
     # For the main thread.
 
     @property
+    def timeout(self) -> float:
+        """Seconds within which ranks must be back from what they do together."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._timeout = max(seconds, TIMEOUT_MIN)
+
+    @property
     def phase(self) -> str:
         """What this rank is about, for messages."""
         return self._phase
@@ -239,7 +257,9 @@ class Watchdog:
         if shared and self.rank != 0:
             time.sleep(QUIET_SECONDS)
         if self._claim(code):
-            self._write(line)
+            self._write(line, code)
+        else:
+            self._listen()
         _flush()
         if self.mpi_abort and self._elsewhere():  # on one host all see the claim, and the launcher the exit
             time.sleep(QUIET_SECONDS / 2)  # for the line to get to where the launcher is
@@ -295,10 +315,11 @@ class Watchdog:
             if self._closing.is_set():
                 return
             lines = self._lines()
-            code = self._board.spoken() if self._board else None
+            code = self._board.voice()[0] if self._board else None
             if code is not None:
                 if began != now:
-                    time.sleep(QUIET_SECONDS)  # somebody here has said why; the launcher ends the job
+                    self._listen()
+                    time.sleep(QUIET_SECONDS)  # the launcher ends the job
                 os._exit(code)
             dead = [rank for rank, line in lines.items() if state_of(line.pid) is None]
             if dead:
@@ -436,12 +457,13 @@ class Watchdog:
     def say(self, what: str, code: int, phase: str | None = None) -> None:
         """One line, unless somebody of this host has said theirs; then wait to be ended."""
         if not self._claim(code):
+            self._listen()
             time.sleep(QUIET_SECONDS)
             return
         if self._board:
             self._board.unlink()
         _flush()
-        self._write(f"busbw: {what} during {phase or self.phase}{self.kept}")
+        self._write(f"busbw: {what} during {phase or self.phase}{self.kept}", code)
         if self._elsewhere():
             time.sleep(QUIET_SECONDS / 2)  # on its way to where the launcher is, before all are ended
 
@@ -451,7 +473,13 @@ class Watchdog:
         except OSError:
             return True
 
-    def _write(self, line: str) -> None:
+    def _listen(self) -> None:
+        """Until who has the voice has used it: the first exit makes the launcher end the others, whatever they are about."""
+        until = time.monotonic() + GRACE_SECONDS
+        while self._board and not self._board.voice()[1] and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def _write(self, line: str, code: int) -> None:
         text = f"{line}\n".encode()
         try:
             if sys.stderr.isatty():
@@ -459,6 +487,9 @@ class Watchdog:
             os.write(2, text)
         except (OSError, AttributeError):
             pass
+        if self._board:
+            with suppress(OSError):
+                self._board.said(code)
 
 
 class _Waiting:

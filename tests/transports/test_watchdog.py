@@ -19,6 +19,7 @@ SWEEP = ["-b", "1M", "-e", "1M", "--algo", "ring", "--budget", "0.02", "--no-out
 @pytest.mark.parametrize(
     "place, victim, stroke, code, words",
     [
+        ("importing", 1, "SIGINT", 130, "was interrupted (SIGINT) during start-up"),
         ("loading", 1, "SIGSTOP", 3, "stopped) did not come back within 4 s (--timeout) during loading"),
         ("MPI_Init", 0, "SIGSTOP", 3, "stopped) did not come back within 4 s (--timeout) during MPI_Init"),
         ("windows", 0, "SIGINT", 130, "was interrupted (SIGINT) during opening the ranks' shared memory"),
@@ -88,7 +89,9 @@ def test_a_board_has_one_voice(board):
     ]
     answers = [process.communicate(timeout=60)[0].strip() for process in asked]
     assert sorted(answers) == ["False", "False", "False", "True"]
-    assert board.spoken() == 3
+    assert board.voice() == (3, False)
+    board.said(3)
+    assert board.voice() == (3, True)
 
 
 def test_a_board_is_not_opened_through_somebody_elses_link(tmp_path):
