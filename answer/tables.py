@@ -6,7 +6,7 @@ import statistics
 import sys
 from dataclasses import dataclass, replace
 
-from ..bench.log import Log
+from ..bench.log import Log, Pair
 from ..errors import UserError
 from ..interchange.logs import read, read_stream
 from . import pairs
@@ -24,18 +24,25 @@ class Answered:
     answer: Answer | None = None
     causes: tuple[Finding, ...] = ()
     lines: tuple[str, ...] = ()
+    pairs: tuple[Pair, ...] = ()
 
 
 def answers(path: str, given: Given, threshold: float | None = None) -> list[Answered]:
     """Everything that can be said of a log. Raises UserError for a file that has nothing to judge."""
     log = read_stream(sys.stdin.buffer, "standard input") if path == "-" else read(path)
+    found = answers_of(log, given, threshold)
+    if not found:
+        raise UserError(f"{path}: no table of a benchmark in it; accepted: what busbw import reads")
+    return found
+
+
+def answers_of(log: Log, given: Given, threshold: float | None = None) -> list[Answered]:
+    """As ``answers``; nothing for a log that has nothing to judge."""
     found = [_table(log, i, given, threshold) for i in range(len(log.tables))]
     found = [_beside(a, found) for a in found]
     if log.pairs and (suspects := pairs.suspects(log.pairs)):
         verdict = LOW if suspects.slow else UNKNOWN
-        found.append(Answered(f"{log.path}, pairs", verdict, lines=tuple(pairs.words(suspects))))
-    if not found:
-        raise UserError(f"{path}: no table of a benchmark in it; accepted: what busbw import reads")
+        found.append(Answered(f"{log.path}, pairs", verdict, lines=tuple(pairs.words(suspects)), pairs=log.pairs))
     return found
 
 

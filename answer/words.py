@@ -79,24 +79,23 @@ def table(ranges: Sequence[Range]) -> list[str]:
     """One line a range: its sizes, what was measured and modelled at its last size, and the verdict."""
     lines = [f"    {'sizes':<22} {'measured':>22} {'model, 90 % band':>34} {'of model':>9}  verdict"]
     for r in ranges:
-        last = r.rows[-1]
-        m = last.modelled
-        latency = r.verdict == LATENCY or (m is not None and m.latency_bound) or last.busbw is None
-        if latency:
-            measured = time_words(last.seconds)
-            band = (
-                ""
-                if m is None
-                else f"{time_words(m.seconds)} ({time_words(m.band.low90)} to {time_words(m.band.high90)})"
-            )
-        else:
-            scale = last.busbw * last.seconds
-            measured = rate_words(last.busbw)
-            band = (
-                ""
-                if m is None
-                else f"{rate_words(scale / m.seconds)} ({rate_words(scale / m.band.high90)} to {rate_words(scale / m.band.low90)})"
-            )
-        share = "" if last.share is None else f"{100 * last.share:.0f} %"
-        lines.append(f"    {_span(r.rows):<22} {measured:>22} {band:>34} {share:>9}  {r.verdict}")
+        span, measured, band, share, verdict = table_cells(r)
+        lines.append(f"    {span:<22} {measured:>22} {band:>34} {share:>9}  {verdict}")
     return lines
+
+
+def table_cells(r: Range) -> tuple[str, str, str, str, str]:
+    """Sizes, measured, modelled with its band, share of the model, verdict; "" for what is not known. A bandwidth, or a time where
+    latency decides."""
+    last = r.rows[-1]
+    m = last.modelled
+    if r.verdict == LATENCY or (m is not None and m.latency_bound) or last.busbw is None:
+        measured = time_words(last.seconds)
+        ends = () if m is None else (time_words(t) for t in (m.seconds, m.band.low90, m.band.high90))
+    else:
+        scale = last.busbw * last.seconds
+        measured = rate_words(last.busbw)
+        ends = () if m is None else (rate_words(scale / t) for t in (m.seconds, m.band.high90, m.band.low90))
+    band = "{} ({} to {})".format(*ends) if m is not None else ""
+    share = "" if last.share is None else f"{100 * last.share:.0f} %"
+    return _span(r.rows), measured, band, share, r.verdict

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..bench.log import Log
 from ..bench.record import RecordError, ResultFile, read
 from .logs import OWN
 from .logs import read as read_log
@@ -16,18 +17,26 @@ def results_of(path: str | os.PathLike, ranks: int | None = None) -> ResultFile:
 
     Raises UserError for a file that cannot be read; RecordError, which says what was found, for a log without any time.
     """
+    found, log = opened(path, ranks)
+    if not found.records:
+        seen = f"{len(log.tables)} tables without a usable row" if log and log.tables else "no table in it"
+        raise RecordError(
+            f"{path}: neither a busbw result file nor a log with times of a collective ({seen}); see busbw import {Path(path).name}"
+        )
+    return found
+
+
+def opened(path: str | os.PathLike, ranks: int | None = None) -> tuple[ResultFile, Log | None]:
+    """The records, and the log they are from; None for a result file of busbw. A log may have none, or only pairs.
+
+    Raises UserError for a file that cannot be read.
+    """
     try:
         with open(path, "rb") as f:
             own = f.read(4096).lstrip().startswith(OWN)
     except OSError as e:
         raise RecordError(f"{path}: cannot be read: {e.strerror}") from None
     if own:
-        return read(path)
+        return read(path), None
     log = read_log(path)
-    found = records(log, ranks)
-    if not found.records:
-        seen = f"{len(log.tables)} tables without a usable row" if log.tables else "no table in it"
-        raise RecordError(
-            f"{path}: neither a busbw result file nor a log with times of a collective ({seen}); see busbw import {Path(path).name}"
-        )
-    return found
+    return records(log, ranks), log

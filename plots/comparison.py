@@ -46,8 +46,8 @@ def markdown(comparisons: Sequence[Comparison], threshold: float) -> str:
     worst = [c for c in comparisons if c.slower]
     parts = [f"### {'❌ slower' if worst else '✅ no regression'} beyond {threshold:.3g}", ""]
     for c in comparisons:
-        parts += [f"**{_safe(c.what)}**, {_mode(c)}: A = {_safe(c.a)}, B = {_safe(c.b)}", ""]
-        parts += [f"- {_safe(line)}" for line in (*(f"not alike: {n}" for n in c.notes), *_summary(c, threshold))]
+        parts += [f"**{safe(c.what)}**, {_mode(c)}: A = {safe(c.a)}, B = {safe(c.b)}", ""]
+        parts += [f"- {safe(line)}" for line in (*(f"not alike: {n}" for n in c.notes), *_summary(c, threshold))]
         parts += ["", "<details><summary>all sizes</summary>", "", "| " + " | ".join(_HEAD) + " |"]
         parts.append("|" + "--:|" * (len(_HEAD) - 1) + ":--|")
         for p in c.points:
@@ -59,7 +59,7 @@ def markdown(comparisons: Sequence[Comparison], threshold: float) -> str:
         if c.differs:
             parts += ["<details><summary>environments</summary>", "", "| | A | B |", "|---|---|---|"]
             parts += [
-                f"| {_safe(k)} | {_safe(a) or '–'} | {_safe(b) or '–'} |" for k, a, b in c.differs[:MOST_DIFFERENCES]
+                f"| {safe(k)} | {safe(a) or '–'} | {safe(b) or '–'} |" for k, a, b in c.differs[:MOST_DIFFERENCES]
             ]
             parts += ["", "</details>", ""]
     return "\n".join(parts)
@@ -192,7 +192,7 @@ def _mode(c: Comparison) -> str:
     return "out-of-place" if c.mode == OUT_OF_PLACE else "in-place"
 
 
-def _safe(words: str) -> str:
+def safe(words: str) -> str:
     """Text for Markdown: nothing in it is markup, a link or a mention."""
     out = words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for mark in "\\`*_[]|#@!~$":

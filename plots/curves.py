@@ -31,9 +31,11 @@ from ..bench.summary import (
     own_limit,
     plain,
     ranks_words,
+    rate_words,
     series,
     settings,
     size_words,
+    time_words,
 )
 from ..collectives.collective import COLLECTIVES
 from ..errors import UserError
@@ -179,6 +181,26 @@ def _curves(found: list[Group], drawable: list[Record], traffic: Traffic | None,
         legend(fig, handles, left / width, 1 - above / height, columns)
         above += LEGEND_ROW * math.ceil(len(handles) / columns)
     return fig
+
+
+def said(results: Sequence[ResultFile], others: Sequence[Published] = ()) -> list[tuple[float, str, list[str]]]:
+    """What stands at each size of ``curves``, in words: (size, heading, lines), for ``hover.columns``."""
+    lines: dict[int, list[str]] = {}
+    for g in groups(results):
+        for s in g.series:
+            name = plain(s.algorithm, 24) + (f" ({_short(g.label)})" if g.label else "")
+            for r in s.records:
+                for which, t in (("", r.out_of_place), (" in-place", r.in_place)):
+                    if t is None or not _x(r, t):
+                        continue
+                    rate = r.busbw(t) or r.algbw(t)
+                    lines.setdefault(r.size_bytes, []).append(
+                        f"{name}{which}: {rate_words(rate)}, {time_words(t.seconds, 'µs')}"
+                    )
+    for p in others:
+        for size, seconds in p.points:
+            lines.setdefault(size, []).append(f"published {plain(p.name, 30)}: {time_words(seconds, 'µs')}")
+    return [(float(size), size_words(size), lines[size]) for size in sorted(lines)]
 
 
 def _published_colour(other: Published, colour: dict) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 
 from . import style
 
@@ -29,8 +30,8 @@ DARK = {
     style.SAND: "#c9a66e",
 }
 
-LIGHT_PAGE = "--page:#fff;--soft:#f6f8fa;--bad:#b3261e;--noisy:#9a5b00;--alert:#fdecea;"
-DARK_PAGE = "--page:#14171b;--soft:#1c2026;--bad:#ff8a80;--noisy:#f0b429;--alert:#3a1d1b;"
+LIGHT_PAGE = "--page:#fff;--soft:#f6f8fa;--bad:#b3261e;--noisy:#8a5200;--alert:#fdecea;--good:#0b6b3a;"
+DARK_PAGE = "--page:#14171b;--soft:#1c2026;--bad:#ff8a80;--noisy:#f0b429;--alert:#3a1d1b;--good:#4cc38a;"
 
 CSS = """:root{--ink:var(--c1f2328);--muted:var(--c656d76);--rule:var(--cd8dee4);
 --sans:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","Noto Sans","DejaVu Sans",sans-serif;
@@ -102,11 +103,45 @@ border-bottom:1px solid var(--rule)}
 summary{cursor:pointer;color:var(--muted)}
 footer{margin-top:56px;padding-top:14px;border-top:1px solid var(--rule);font-size:12px;color:var(--muted);
 overflow-wrap:anywhere}
-@media (max-width:640px){figure{overflow-x:auto}svg.curves{min-width:680px}
+.good{color:var(--good)}
+.unsure{color:var(--noisy)}
+.verdict{margin:0 0 4px;font-size:20px;line-height:1.5;overflow-wrap:anywhere}
+.answer ul{margin:8px 0;padding-left:20px;max-width:92ch}
+.answer li,.answer dd{overflow-wrap:anywhere}
+.answer dd ul{margin:0;padding-left:18px}
+.answer .wide table{min-width:0;width:auto;margin:14px 0 4px}
+.answer details{margin-top:8px}
+.causes{padding-left:22px;max-width:92ch}
+.causes>li{margin-bottom:14px}
+.causes dl{margin-top:4px;font-size:14px}
+.causes dt{font-weight:400;color:var(--muted)}
+caption{text-align:left;color:var(--muted);font-size:12px;padding-bottom:4px;overflow-wrap:anywhere}
+.panels{display:grid;grid-template-columns:1fr 1fr;gap:24px}
+.answer .legend{display:flex;flex-wrap:wrap;gap:2px 22px;list-style:none;padding:0;max-width:none;font-size:13px}
+.key{display:inline-block;width:24px;margin-right:7px;vertical-align:middle;text-align:center}
+.key.line{border-top:2px solid var(--ink)}
+.key.dash{border-top:2px dashed var(--c0072b2)}
+.key.band50,.key.band90{height:11px;background:color-mix(in srgb,var(--c0072b2) 38%,transparent)}
+.key.band90{background:color-mix(in srgb,var(--c0072b2) 16%,transparent)}
+.key.cross{color:var(--cd55e00)}
+.hit .area{fill:transparent}
+.hit:focus{outline:none}
+.hit .tip{visibility:hidden;pointer-events:none}
+.hit:hover .tip,.hit:focus .tip{visibility:visible}
+.hit .tip path{stroke:var(--muted);stroke-width:.8;fill:none}
+.hit .tip rect{fill:var(--page);stroke:var(--muted);stroke-width:.8}
+.hit .tip text{fill:var(--ink);font:8.5px var(--sans)}
+.hit .tip tspan:first-child{font-weight:650}
+td.heat{background:color-mix(in srgb,var(--series) var(--share),transparent)}
+td.heat.slow{font-weight:700}
+.skip{position:absolute;left:-9999px}
+.skip:focus{position:static}
+:focus-visible{outline:2px solid var(--c0072b2);outline-offset:2px}
+@media (max-width:640px){.panels{grid-template-columns:1fr}figure{overflow-x:auto}figure:not(.two) svg.curves{min-width:680px}
 main{padding:24px 16px 40px}h1{font-size:25px}dl{grid-template-columns:1fr;gap:0}
 dd{margin-bottom:10px}}
 @media print{@page{margin:14mm}main{max-width:none;padding:0}body{font-size:10.5pt}h2,h3,h4{break-after:avoid}
-tr,figure,.tile{break-inside:avoid}thead{display:table-header-group}.wide{overflow:visible}
+tr,figure,.tile,.causes>li{break-inside:avoid}.hit,.skip{display:none}thead{display:table-header-group}.wide{overflow:visible}
 .wide table{min-width:0;font-size:8pt}th,td{padding:1px 4px}
 td.bar,.swatch,.alert,.strip{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 .strip{width:70px;height:8px}}
@@ -118,13 +153,27 @@ def escape(text: object) -> str:
     return html.escape(str(text).encode("utf-8", "replace").decode(), quote=True)
 
 
+def wide(label: str, table: str) -> str:
+    """A table (HTML) that scrolls sideways where the page is narrower, by keyboard too. label: plain text, for screen readers."""
+    return f'<div class="wide" role="group" tabindex="0" aria-label="{escape(label)}">{table}</div>'
+
+
+def heads(names: Sequence[str], left: Sequence[int] = (0,)) -> str:
+    """The header row of a table. left: columns that are aligned to the left."""
+    cells = (f'<th scope="col"{" class=l" if i in left else ""}>{escape(t)}</th>' for i, t in enumerate(names))
+    return f"<thead><tr>{''.join(cells)}</tr></thead>"
+
+
 def variable(colour: str) -> str:
     """The CSS variable that stands for a light-page colour of ``DARK``."""
     return f"var(--c{colour[1:]})"
 
 
-def inline(svg: str, prefix: str, title: str) -> str:
-    """matplotlib's SVG made fit for a page: its own ids, the page's font and colours, the width of its column."""
+def inline(svg: str, prefix: str, title: str, overlay: str = "") -> str:
+    """matplotlib's SVG made fit for a page: its own ids, the page's font and colours, the width of its column.
+
+    overlay: SVG that is laid over the drawing and is no part of it for screen readers (``hover.columns``).
+    """
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
@@ -133,8 +182,11 @@ def inline(svg: str, prefix: str, title: str) -> str:
     svg = re.sub(r"#[0-9a-f]{6}\b", lambda m: variable(m.group()) if m.group() in DARK else m.group(), svg)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     box = re.search(r'viewBox="([^"]+)"', svg)[1]
-    head = f'<svg class="curves" viewBox="{box}" role="img" xmlns:xlink="http://www.w3.org/1999/xlink">'
-    return f"{head}<title>{escape(title)}</title>{svg[svg.index('>') + 1 :]}"
+    drawn = svg[svg.index(">") + 1 : svg.rindex("</svg>")]
+    return (
+        f'<svg class="curves" viewBox="{box}" role="group" aria-label="{escape(title)}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        f'<g role="img" aria-label="{escape(title)}">{drawn}</g>{overlay}</svg>'
+    )
 
 
 def page(title: str, body: str) -> str:

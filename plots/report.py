@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .. import __version__
+from ..answer.tables import Answered
+from ..bench.compare import differences
 from ..bench.record import SCHEMA, Record, ResultFile, Timing, busbw_factor
 from ..bench.summary import (
     MEMORY_KERNELS,
@@ -37,13 +39,16 @@ from ..bench.summary import (
 )
 from ..errors import UserError
 from . import style
-from .curves import PlotError, curves, headline, provenance, render
+from .answer_page import section
+from .curves import PlotError, curves, headline, provenance, render, said
+from .hover import columns
 from .page import escape as _e
-from .page import inline, page, variable
+from .page import heads, inline, page, variable, wide
 from .published import MOST_PAIRS, Published, pairs
 
 DRAWN_SAMPLES = 40  # ticks in one strip; more samples are thinned to quantiles
 ROWS_A_TABLE = 400  # sizes of one algorithm that are listed
+MOST_BESIDE = 6  # files whose environments stand side by side
 PAIRS_LISTED = 200  # keys of one environment or options table
 STRIP_WIDTH, STRIP_LOW, STRIP_HIGH = 132, 0.5, 4.0  # pixels; times shown from half to four times the median
 
@@ -52,32 +57,52 @@ class ReportError(UserError):
     """A report that cannot be made or written; the message says what would be accepted."""
 
 
-def report(results: Sequence[ResultFile], traffic: Traffic | None = None, others: Sequence[Published] = ()) -> str:
-    """The page for one file or several. traffic: as for ``bench.summary.limit_of``; others: published series beside them.
+def report(
+    results: Sequence[ResultFile],
+    traffic: Traffic | None = None,
+    others: Sequence[Published] = (),
+    answers: Sequence[Answered] = (),
+) -> str:
+    """The page for one file or several. traffic: as for ``bench.summary.limit_of``; others: published series beside them; answers:
+    of the files that are logs.
 
     The same files give the same page. Raises ReportError for no files.
     """
-    if not results:
+    empty = [f for f in results if not f.records]
+    results = [f for f in results if f.records]
+    if not results and not answers:
         raise ReportError("a report needs at least one result file")
+    if not results:
+        title = "Is this number normal?"
+        head = f'<header><p class="brand">busbw</p><h1>{_e(title)}</h1></header>'
+        return page(title, "\n".join([head, section(answers, others), _footer(empty)]))
     records = [r for f in results for r in f.records]
     colour = style.colours(r.algorithm for r in records)
     title = headline(records)
-    parts = [_masthead(title, records), _alerts(results)]
+    parts = [_masthead(title, records), section(answers, others), _alerts(results)]
     for f in results:
         heading = plain(f.path, 120) if len(results) > 1 else ""
         parts.append(_summary(f, heading, traffic))
     parts += [_figure(results, traffic, title, others), _ratios(records, others)]
     for f in results:
         parts.append(_tables(f, colour, plain(f.path, 120) if len(results) > 1 else ""))
-    parts += [_how_to_read(records), _memory(results), _measured(results), _environments(results), _footer(results)]
+    parts += [
+        _how_to_read(records),
+        _memory(results),
+        _measured(results),
+        _differences(results),
+        _environments(results),
+        _footer(results),
+    ]
     return page(title, "\n".join(p for p in parts if p))
 
 
 def save(text: str, path: str | os.PathLike) -> Path:
-    """Write the page to a .html file. Raises ReportError for another suffix or a path that cannot be written."""
+    """Write the page to a .html file, or Markdown to a .md file. Raises ReportError for another suffix or a path that cannot be
+    written."""
     path = Path(path)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise ReportError(f"{path}: a report is an HTML page; accepted: a path that ends in .html")
+    if path.suffix.lower() not in (".html", ".htm", ".md"):
+        raise ReportError(f"{path}: a report is an HTML page or Markdown; accepted: a path that ends in .html or .md")
     try:
         path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as e:
@@ -179,8 +204,11 @@ def _figure(results: Sequence[ResultFile], traffic: Traffic | None, title: str, 
         sources = "; ".join(dict.fromkeys(f"{p.name}: {plain(p.source, 300)}" for p in others))
         modelled += f" Hollow marks are points that others have published. Sources: {_e(sources)}."
     svg = render(fig, "svg", **{"svg.fonttype": "none", "savefig.facecolor": "none"}).decode()
+    drawn = inline(
+        svg, "curves-", f"{title}: bandwidth and time over message size", columns(fig.axes, said(results, others))
+    )
     return (
-        f"<figure>{inline(svg, 'curves-', f'{title}: bandwidth and time over message size')}"
+        f'<figure><a class="skip" href="#after-curves">Skip the values of the figure</a>{drawn}<span id="after-curves"></span>'
         "<figcaption>Medians over message size, both axes logarithmic. The bands are 95 % confidence intervals of the "
         f"medians; where none is seen it is narrower than the line.{logs}{modelled}</figcaption></figure>"
     )
@@ -216,8 +244,8 @@ def _ratios(records: Sequence[Record], others: Sequence[Published]) -> str:
         f"{title}<p>The ratio is real time over modelled time: above 1, the all-reduce took longer than the model says. It says "
         "how far the two are apart at equal size, ranks and algorithm, not why: the models exact and loggp know wires, ports and "
         "overheads but not a library's protocols and kernels, and none knows what else ran on the machine. It means something "
-        'only if the modelled system is the one that was timed.</p><table class="ratios"><thead><tr><th class="l">what</th>'
-        f"<th>size</th><th>real time</th><th>modelled</th><th>ratio</th></tr></thead><tbody>{body}</tbody></table>{cut}"
+        'only if the modelled system is the one that was timed.</p><table class="ratios">'
+        f"{heads(('what', 'size', 'real time', 'modelled', 'ratio'))}<tbody>{body}</tbody></table>{cut}"
         "</section>"
     )
 
@@ -265,10 +293,11 @@ def _table(name: str, s: Series, colour: str, best: float) -> str:
         '<th scope="col">cv</th><th scope="col">max /<br>median</th>'
         '<th scope="col" class="l">samples, ½× to 4× the median</th><th scope="col" class="l">stopped by</th></tr>'
     )
+    table = f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
     return (
-        f'<div class="algorithm" style="--series: {variable(colour)}"><h4><span class="swatch"></span>{_e(name)}'
-        f' <span class="file">{_e(", ".join(note))}</span></h4>'
-        f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>{more}</div>'
+        f'<div class="algorithm" style="--series: {variable(colour)}"><h3><span class="swatch"></span>{_e(name)}'
+        f' <span class="file">{_e(", ".join(note))}</span></h3>'
+        f"{wide(name, table)}{more}</div>"
     )
 
 
@@ -420,8 +449,8 @@ def _memory(results: Sequence[ResultFile]) -> str:
         )
         parts.append(
             f"{_file_heading(f, results)}<p>Measured in the same run with the kernels the all-reduce uses, all cores "
-            f'together. {sentence}</p><table class="pairs"><thead><tr><th>kernel</th><th>GB/s</th>'
-            f'<th class="l">what it does</th></tr></thead><tbody>{body}</tbody></table>'
+            f'together. {sentence}</p><table class="pairs"><thead><tr><th scope="col">kernel</th><th scope="col">GB/s</th>'
+            f'<th scope="col" class="l">what it does</th></tr></thead><tbody>{body}</tbody></table>'
         )
     return f'<section class="prose"><h2>What this memory allows</h2>{"".join(parts)}</section>' if parts else ""
 
@@ -457,6 +486,29 @@ def _warnings(f: ResultFile) -> str:
         items.append(f'<li>{_e(text)} <span class="file">{_e(where)}</span></li>')
     more = f"<li>and {len(seen) - 50} further warnings in the file</li>" if len(seen) > 50 else ""
     return f'<h3>Warnings</h3><ul class="warnings">{"".join(items)}{more}</ul>'
+
+
+def _differences(results: Sequence[ResultFile]) -> str:
+    """What the environments and options of the files say differently: a column a file, the first beside the others."""
+    if len(results) < 2:
+        return ""
+    shown = results[:MOST_BESIDE]
+    keys: dict[str, dict[int, tuple[str, str]]] = {}
+    for i, f in enumerate(shown[1:], 1):
+        for key, ours, theirs in differences(shown[0].records, f.records)[:PAIRS_LISTED]:
+            keys.setdefault(key, {})[i] = (ours, theirs)
+    title = '<section class="prose"><h2>What differs between the files</h2>'
+    if not keys:
+        return f"{title}<p>Their environments and options say the same.</p></section>"
+    body = ""
+    for key, found in list(keys.items())[:PAIRS_LISTED]:
+        ours = next(iter(found.values()))[0]
+        cells = [ours, *(found[i][1] if i in found else ours for i in range(1, len(shown)))]
+        tds = "".join(f'<td class="l">{_e(plain(c, 200)) or "–"}</td>' for c in cells)
+        body += f'<tr><th scope="row" class="l">{_e(plain(key.replace("_", " "), 80))}</th>{tds}</tr>'
+    head = heads(("what", *(plain(f.path, 60) for f in shown)), range(len(shown) + 1))
+    table = f'<table class="pairs">{head}<tbody>{body}</tbody></table>'
+    return f"{title}{wide('What differs', table)}</section>"
 
 
 def _environments(results: Sequence[ResultFile]) -> str:

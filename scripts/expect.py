@@ -30,6 +30,14 @@ exit codes: 0 healthy, 1 something is wrong, 2 cannot say (or bad usage)"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("logs", nargs="+", metavar="LOG", help="a log, or - for standard input")
+    add_given(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--junit", metavar="FILE", help="also write JUnit XML, a test case a range of sizes")
+    parser.add_argument("-q", "--quiet", action="store_true", help="one line a table")
+
+
+def add_given(parser: argparse.ArgumentParser) -> None:
+    """What a log may not tell of its run, and when a size is low."""
     parser.add_argument("--system", metavar="NAME", help="a system card: a name of busbw systems, or a YAML file")
     parser.add_argument("--gpu", metavar="WORDS", help='the GPU where the log does not tell it, such as "H100"')
     parser.add_argument("--nics", metavar="WORDS", help='NICs of a node, such as "8x400 Gb/s InfiniBand"')
@@ -39,9 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=_share, metavar="SHARE", help=(
         "call a size low below that share of the modelled bandwidth (0.9, 90%%) instead of outside the band"
     ))  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--junit", metavar="FILE", help="also write JUnit XML, a test case a range of sizes")
-    parser.add_argument("-q", "--quiet", action="store_true", help="one line a table")
+
+
+def given_by(args: argparse.Namespace):
+    """What the options of ``add_given`` say. Raises UserError."""
+    from ..answer.situation import Given, check
+    from ..fabric.cards import card
+
+    system = card.load(args.system) if args.system else None
+    given = Given(system, args.gpu, args.nics, args.nodes, args.ranks, args.library)
+    check(given)
+    return given
 
 
 def _share(text: str) -> float:
@@ -56,15 +72,11 @@ def _share(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Print the answer. Returns 0 healthy, 1 something is wrong, 2 cannot say. Raises UserError."""
     from ..answer.forms import junit, plain_data
-    from ..answer.situation import Given, check
     from ..answer.tables import answers
     from ..answer.verdict import BAD, HEALTHY
     from ..answer.words import headline, words
-    from ..fabric.cards import card
 
-    system = card.load(args.system) if args.system else None
-    given = Given(system, args.gpu, args.nics, args.nodes, args.ranks, args.library)
-    check(given)
+    given = given_by(args)
     found = [a for path in args.logs for a in answers(path, given, args.threshold)]
     if args.json:
         print(json.dumps([plain_data(a.name, a.answer, a.causes) for a in found if a.answer], indent=1))

@@ -59,7 +59,7 @@ def test_a_cut_line_is_noted_once_on_stderr(measured, capsys):
         assert noted.count("\n") == 1 and "passed over a line cut short" in noted
 
 
-@pytest.mark.parametrize("module, bad", [(plot, "x.gif"), (report, "x.pdf")])
+@pytest.mark.parametrize("module, bad", [(plot, "x.gif"), (report, "x.txt")])
 def test_errors_are_one_line_for_users(module, bad, measured, tmp_path):
     for arguments in ([tmp_path / "missing.jsonl"], [measured, "-o", tmp_path / bad]):
         with pytest.raises(UserError) as caught:

@@ -2,50 +2,11 @@
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 from busbw.bench.record import Timing
 from busbw.plots.report import DRAWN_SAMPLES, ReportError, noise, report, save, strip
-
-VOID = {"meta", "br", "link", "img", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Checks that tags nest, and keeps tags, attributes and text."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.ids, self.text, self.cells = [], [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"left open: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.ids += [v for k, v in attrs if k == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag in ("td", "th"):
-            self.cells.append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.ids += [v for k, v in attrs if k == "id"]
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
-        self.open.pop()
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.text.append(data)
-        if self.open and any(t in ("td", "th") for t in self.open):
-            self.cells[-1] += data
-
-    @property
-    def words(self):
-        return " ".join(" ".join(self.text).split())
+from page_reader import Page, flaws
 
 
 def test_page_is_well_formed_and_ids_are_unique(make):
@@ -87,6 +48,12 @@ def test_page_says_what_was_measured(make):
         "reads one array, writes one",
     ):
         assert text in page.words, text
+
+
+def test_page_has_what_assistive_technology_needs(make):
+    """With one setting and with several, whose headings are a level deeper."""
+    for results in ([make()], [make(), make(path="other.jsonl", environment={"cpu_model": "Other"})]):
+        assert not flaws(Page(report(results)))
 
 
 def test_table_holds_every_row_of_both_modes(make):
@@ -189,7 +156,17 @@ def test_noise_is_variation_and_the_slowest_over_the_median():
 def test_errors_name_what_is_accepted(make, tmp_path):
     with pytest.raises(ReportError, match="at least one"):
         report([])
-    with pytest.raises(ReportError, match=r"accepted: a path that ends in \.html"):
+    with pytest.raises(ReportError, match=r"accepted: a path that ends in \.html or \.md"):
         save("x", tmp_path / "a.pdf")
     with pytest.raises(ReportError, match="cannot be written"):
         save("x", tmp_path / "missing" / "a.html")
+
+
+def test_what_differs_between_files_stands_side_by_side(make):
+    one = make(path="one.jsonl", environment={"mpi": "Open MPI 5.0.8", "cores": 16})
+    two = make(path="two.jsonl", environment={"mpi": "MPICH 4.2", "cores": 16})
+    rows = Page(report([one, two])).rows
+    assert ["mpi", "Open MPI 5.0.8", "MPICH 4.2"] in rows
+    assert not [r for r in rows if r[0] == "cores" and len(r) == 3]
+    assert "say the same" in Page(report([one, one])).words
+    assert "What differs" not in report([one])
