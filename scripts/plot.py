@@ -73,9 +73,10 @@ def run(args: argparse.Namespace) -> int:
         for note in result.notes:
             print(f"busbw plot: {note}", file=sys.stderr)
     kinds = [args.kind] if args.kind else ["size"] if others else _kinds(results)
+    outputs = [Path(o) for o in args.output or [beside(args.files[0], f".{args.format}", "plot")]]
     for kind in kinds:
         figure = _figure(kind, results, others)
-        for output in map(Path, args.output or [beside(args.files[0], f".{args.format}", "plot")]):
+        for output in outputs:
             # The first picture has the name that was given, the others are named after what they show.
             print(
                 save(figure, output if kind == kinds[0] else output.with_name(f"{output.stem}-{kind}{output.suffix}"))

@@ -62,7 +62,7 @@ def tried(comm, transport: str, node_size: int | None) -> dict:
     ranks = comm.size
     net = a_network(ranks)
     crew = mpi.MpiCrew(
-        1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size, timeout=60, stamps=1 << 12
+        1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size, timeout=600, stamps=1 << 12
     )
     session = Session(crew, cache_bytes=1 << 16, clock=FabricClock("test", net))
     bad, checks = [], 0

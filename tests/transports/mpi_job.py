@@ -25,7 +25,7 @@ TRIED = sys.argv[2].split(",") if len(sys.argv) > 2 else [*ALGORITHMS, "mpi-nati
 
 def tried(comm, transport: str, node_size: int | None) -> dict:
     """Every algorithm over the ranks of `comm`: {ranks, transport, checks, bad: what was wrong} on its first rank."""
-    crew = mpi.MpiCrew(1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size, timeout=60)
+    crew = mpi.MpiCrew(1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size, timeout=600)
     session = Session(crew, cache_bytes=1 << 16)
     bad, checks, refused = [], 0, set()
     for algorithm in TRIED:
