@@ -29,7 +29,9 @@ from ..collectives.collective import ALL_REDUCE, COLLECTIVES, Collective
 from ..collectives.schedule import Schedule
 from ..errors import UserError
 from .cards.card import System
-from .library import predict, releases
+from .contended import check as contended_check
+from .contended import contended
+from .library import nccl, predict, releases
 from .library.band import Band
 from .physics.build import build as build_network
 from .physics.network import PS, Network
@@ -66,7 +68,8 @@ class Options:
     and stragglers.py read them; failed_planes: planes of every NIC that are down; routing: instead of the card's; rails:
     as build.py has them, None suits the algorithm; stride: only every stride-th GPU takes part (a data-parallel group);
     threads: of one point; backend: one of BACKENDS, "numba-cuda" evaluates rings on a GPU; library, protocol: a release such as
-    "nccl-2.23.4" and a forced protocol, for the models library and nccl.
+    "nccl-2.23.4" and a forced protocol, for the models library and nccl; contention: messages meet on the links of a fat tree
+    (contended.py).
     """
 
     ranks: tuple[int, ...]
@@ -87,6 +90,7 @@ class Options:
     backend: str = "cpu"
     library: str | None = None
     protocol: str | None = None
+    contention: bool = False
     collective: str = ALL_REDUCE.name
     root: int = 0
 
@@ -159,6 +163,11 @@ def checked(system: System, options: Options) -> Options:
             raise UserError(f"--model {options.model}: no library runs {name}; accepted: ring, tree, auto")
     _known("--backend", options.backend, BACKENDS)
     _check_library(system, options)
+    if options.contention:
+        if options.model not in ("auto", "replay") or options.stride > 1:
+            raise UserError(f"--contention: goes with --model replay or auto, not {options.model}")
+        for p in options.ranks:
+            contended_check(system, p)
     if options.backend != "cpu":
         options = _on_gpu(options, names)
     if not 0 <= options.seed < 1 << 62:
@@ -196,10 +205,10 @@ def tried_by_auto(options: Options) -> tuple[str, ...]:
 def _check_collective(options: Options) -> None:
     """Raises UserError for what is only of an all-reduce, and for a root that cannot be."""
     c = options.of
-    if c != ALL_REDUCE and options.model not in ("auto", "replay"):
-        raise UserError(
-            f"--model {options.model}: there is none of {c.name}; accepted: auto, replay (message by message)"
-        )
+    modelled = ("library", "nccl") if c.name in nccl.COLLECTIVES else ()
+    if c != ALL_REDUCE and options.model not in ("auto", "replay", *modelled):
+        accepted = ", ".join(("auto", "replay (message by message)", *modelled))
+        raise UserError(f"--model {options.model}: there is none of {c.name}; accepted: {accepted}")
     for p in options.ranks:
         if not 0 <= options.root < p:
             raise UserError(f"--root {options.root}: accepted are the ranks 0 to {p - 1}")
@@ -450,18 +459,30 @@ def _library(system: System, options: Options, point: Point) -> Modelled:
 
 def run_of(options: Options, algorithm: str) -> predict.Run:
     """What a point of this algorithm asks of the library."""
-    return predict.Run(library=options.library, algorithm=algorithm, protocol=options.protocol)
+    return predict.Run(
+        collective=options.collective, library=options.library, algorithm=algorithm, protocol=options.protocol
+    )
 
 
 def _schedule(system, options: Options, point: Point, algorithm: str, count: int, progress, cut) -> Modelled:
     c, takes = options.of, algorithms_of(options.of)[algorithm]
     if c != ALL_REDUCE:
         _few_enough(c, algorithm, point.ranks)
-    net = network_for(system, options, algorithm, point.ranks)
+    if options.contention:  # the links say what rails and routing cost
+        net = network_of(system, _replace(options, rails="own", routing="adaptive"), point.ranks)
+    else:
+        net = network_for(system, options, algorithm, point.ranks)
     slices = options.slices or default_slices(net, algorithm, count, options.itemsize, options.channels, c)
     if not takes.takes_slices:
         slices = 1
     channels = options.channels if takes.takes_channels else 1
+    if options.contention:
+        regular = algorithm in REGULAR and c == ALL_REDUCE
+        make = Generated if regular else build
+        extra = {} if regular else {"collective": c, "root": options.root}
+        schedule = make(algorithm, net.ranks, count, channels=channels, slices=slices, **extra)
+        done = contended(system, net, schedule, options.itemsize, routing=options.routing, seed=options.seed)
+        return Modelled(point, algorithm, done.seconds, "contended", channels, slices, done.messages)
     if c != ALL_REDUCE:
         schedule = build(algorithm, net.ranks, count, collective=c, root=options.root, channels=channels, slices=slices)
         done = replay(schedule, net, options.itemsize)

@@ -88,6 +88,9 @@ def add_arguments(parser) -> None:
         "a figure of the card, such as nic.rate=400Gb/s or nodes=64; may be given several times"
     ))  # fmt: skip
     system.add_argument("--routing", metavar="HOW", help="ecmp, static or adaptive (default: the card's)")
+    system.add_argument("--contention", action="store_true", help=(
+        "let messages meet on the links of the fat tree, each by its own way (up to 1,024 ranks; with --model auto or replay)"
+    ))  # fmt: skip
     system.add_argument("--rails", metavar="HOW", help=(
         "aggregate (one rank of a domain has all its NICs), own (each rank its share), or how many share them (default: counted "
         "from the algorithm's schedule)"
@@ -250,6 +253,7 @@ def _options(args, system):
         backend=args.backend,
         library=args.library,
         protocol=args.protocol,
+        contention=args.contention,
     )
 
 
