@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .schedule import INPUT, OUTPUT, SCRATCH, StepList, split
+from .schedule import COPY, INPUT, OUTPUT, RECV, SCRATCH, SEND, STEP, StepList, split
 
 
 def one_shot(rank: int, ranks: int, count: int, *, in_place: bool = False) -> np.ndarray:
@@ -115,14 +115,20 @@ def all_gather(rank: int, ranks: int, count: int, *, in_place: bool = False) -> 
 
 
 def alltoall(rank: int, ranks: int, count: int, *, in_place: bool = False) -> np.ndarray:
-    """One rank's table."""
-    table = StepList()
-    for peer in _others(rank, ranks):
-        table.send(peer, INPUT, peer * count, count)
-    table.copy((INPUT, rank * count), (OUTPUT, rank * count), count)
-    for peer in _others(rank, ranks)[::-1]:
-        table.recv(peer, OUTPUT, peer * count, count)
-    return table.table()
+    """One rank's table, made as a whole: it has two rows a rank."""
+    if count == 0:
+        return StepList().table()
+    n = ranks - 1
+    table = np.zeros(2 * n + 1, STEP)
+    table["count"], table["after"] = count, -1
+    send, own, receive = table[:n], table[n : n + 1], table[n + 1 :]
+    send["op"], send["src_buffer"], send["peer"] = SEND, INPUT, (rank + 1 + np.arange(n)) % ranks
+    send["src_offset"] = send["peer"] * np.int64(count)
+    own["op"], own["src_buffer"], own["dst_buffer"], own["peer"] = COPY, INPUT, OUTPUT, -1
+    own["src_offset"] = own["dst_offset"] = rank * count
+    receive["op"], receive["dst_buffer"], receive["peer"] = RECV, OUTPUT, (rank - 1 - np.arange(n)) % ranks
+    receive["dst_offset"] = receive["peer"] * np.int64(count)
+    return table
 
 
 def pairwise(rank: int, ranks: int, count: int, *, in_place: bool = False) -> np.ndarray:

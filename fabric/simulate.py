@@ -34,11 +34,11 @@ from .contended import contended
 from .library import nccl, predict, releases
 from .library.band import Band
 from .physics.build import build as build_network
-from .physics.network import PS, Network
+from .physics.network import PS, Network, work_ps
 from .physics.rails import sharing
 from .time import closed
 from .time.generated import Generated
-from .time.recurrence import is_stepped, ring_ps, ring_segment, tree_ps
+from .time.recurrence import REDUCING, half_ring_finish, is_stepped, ring_ps, ring_segment, tree_ps
 from .time.replay import Replay, replay
 
 MODELS = ("auto", "closed", "loggp", "recurrence", "replay", "library", "nccl")
@@ -156,6 +156,8 @@ def checked(system: System, options: Options) -> Options:
                 f"--model {options.model}: {name} is no schedule of messages; accepted: auto, library, nccl"
             )
         if options.of != ALL_REDUCE:
+            if options.model == "recurrence" and name != "ring":
+                raise UserError(f"--model recurrence: {name} has none; accepted: ring, or --model replay")
             continue
         if options.model == "recurrence" and name not in (*REGULAR, "auto"):
             raise UserError(f"--model recurrence: {name} has none; accepted: {', '.join(REGULAR)}, or --model replay")
@@ -206,8 +208,9 @@ def _check_collective(options: Options) -> None:
     """Raises UserError for what is only of an all-reduce, and for a root that cannot be."""
     c = options.of
     modelled = ("library", "nccl") if c.name in nccl.COLLECTIVES else ()
-    if c != ALL_REDUCE and options.model not in ("auto", "replay", *modelled):
-        accepted = ", ".join(("auto", "replay (message by message)", *modelled))
+    stepped = ("recurrence",) if c.name in REDUCING else ()
+    if c != ALL_REDUCE and options.model not in ("auto", "replay", *stepped, *modelled):
+        accepted = ", ".join(("auto", "replay (message by message)", *stepped, *modelled))
         raise UserError(f"--model {options.model}: there is none of {c.name}; accepted: {accepted}")
     for p in options.ranks:
         if not 0 <= options.root < p:
@@ -302,7 +305,7 @@ def messages(algorithm: str, ranks: int, count: int, channels: int = 1, slices: 
         "halving-doubling": 2 * p * rounds,
         "one-shot": p * (p - 1),
         "two-shot": 2 * p * (p - 1) * slices,
-    }.get(algorithm, 0)
+    }.get(algorithm) or _written(ALL_REDUCE, algorithm, p)
 
 
 def default_slices(
@@ -345,10 +348,11 @@ def _replayed_slices(net: Network, algorithm: str, count: int, itemsize: int, ch
     """From one slice on, twice as many while that is faster."""
     if net.ranks < 3 or count == 0 or not algorithms_of(c)[algorithm].takes_slices:
         return 1
+    each = _written(c, algorithm, net.ranks)
     quiet = net._replace(noise=np.zeros_like(net.noise))
     best, best_ps = 1, math.inf
     for k in SLICES:
-        if k > 1 and k * net.ranks * net.ranks > TRIED_MESSAGES // 4:
+        if 2 * k * each > TRIED_MESSAGES:
             break
         schedule = build(algorithm, net.ranks, count, collective=c, channels=channels, slices=k)
         ps = replay(schedule, quiet, itemsize).picoseconds
@@ -466,7 +470,7 @@ def run_of(options: Options, algorithm: str) -> predict.Run:
 
 def _schedule(system, options: Options, point: Point, algorithm: str, count: int, progress, cut) -> Modelled:
     c, takes = options.of, algorithms_of(options.of)[algorithm]
-    if c != ALL_REDUCE:
+    if c != ALL_REDUCE and not _is_half(options, algorithm):
         _few_enough(c, algorithm, point.ranks)
     if options.contention:  # the links say what rails and routing cost
         net = network_of(system, _replace(options, rails="own", routing="adaptive"), point.ranks)
@@ -483,7 +487,11 @@ def _schedule(system, options: Options, point: Point, algorithm: str, count: int
         schedule = make(algorithm, net.ranks, count, channels=channels, slices=slices, **extra)
         done = contended(system, net, schedule, options.itemsize, routing=options.routing, seed=options.seed)
         return Modelled(point, algorithm, done.seconds, "contended", channels, slices, done.messages)
+    if _is_half(options, algorithm) and slices == 1:
+        ps, level = _half(net, c, count, options, progress)
+        return Modelled(point, algorithm, ps / PS, level, 1, 1, net.ranks * (net.ranks - 1))
     if c != ALL_REDUCE:
+        _few_enough(c, algorithm, point.ranks)
         schedule = build(algorithm, net.ranks, count, collective=c, root=options.root, channels=channels, slices=slices)
         done = replay(schedule, net, options.itemsize)
         return Modelled(point, algorithm, done.seconds, "replay", channels, slices, done.messages)
@@ -494,6 +502,23 @@ def _schedule(system, options: Options, point: Point, algorithm: str, count: int
         ps, level = _exact(net, algorithm, count, options, channels, slices, level, progress, cut)
     sent = messages(algorithm, point.ranks, count, channels, slices)
     return Modelled(point, algorithm, ps / PS, level, channels, slices, sent)
+
+
+def _is_half(options: Options, algorithm: str) -> bool:
+    """Whether a point is half of a ring all-reduce, which need not be written out (of one slice)."""
+    whole = options.model == "replay" or options.contention or options.channels != 1
+    return algorithm == "ring" and options.collective in REDUCING and not whole
+
+
+def _half(net: Network, c: Collective, count: int, options: Options, progress) -> tuple[int, str]:
+    """(ps, level) of a ring reduce-scatter or all-gather of one slice, out of place: by formula where there is one."""
+    n = count * options.itemsize
+    if options.model == "auto" and not net.noisy and (hops := _repeating_hops(net)):
+        ps = closed.ring_ps(net.ranks, count * net.ranks, options.itemsize, hops, (REDUCING[c.name],))
+        if ps is not None and (REDUCING[c.name] or net.copy_ps.min() == net.copy_ps.max()):
+            return ps + (0 if REDUCING[c.name] else work_ps(net.copy_ps[0], n)), "closed"
+    finish = half_ring_finish(net, c.name, count, options.itemsize, threads=options.threads, progress=progress)
+    return int(finish.max()), "recurrence"
 
 
 def _written(c: Collective, algorithm: str, ranks: int) -> int:
@@ -553,7 +578,7 @@ def _level(options: Options, algorithm: str, ranks: int, count: int) -> str:
     if algorithm in REGULAR:
         return "recurrence"
     few = messages(algorithm, ranks, count, options.channels, options.slices or 1) <= REPLAY_MESSAGES
-    return "replay" if few else "loggp"
+    return "replay" if few or algorithm not in closed.FORMULAS else "loggp"
 
 
 def stepped_messages(system: System, options: Options, point: Point, least: int) -> int:
@@ -593,7 +618,8 @@ def memory_bytes(options: Options, point: Point) -> int:
     network = 64 * p * options.stride
     if options.of != ALL_REDUCE:
         names = tried_by_auto(options) if point.algorithm == "auto" else (point.algorithm,)
-        return network + max(_written(options.of, name, p) * 2 * 2 * ROW_BYTES for name in names)
+        written = [name for name in names if not _is_half(options, name) or (options.slices or 1) > 1]
+        return network + max([200 * p, *(_written(options.of, n, p) * 2 * 2 * ROW_BYTES for n in written)])
     names = AUTO if point.algorithm == "auto" else (point.algorithm,)
     slices = options.slices or SLICES[-1]
     most = 0

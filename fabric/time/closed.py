@@ -65,8 +65,12 @@ def hop(net: Network, sender: int, receiver: int) -> Hop:
     )
 
 
-def ring_ps(ranks: int, count: int, itemsize: int, hops: Sequence[Hop] | Hop) -> int | None:
+def ring_ps(
+    ranks: int, count: int, itemsize: int, hops: Sequence[Hop] | Hop, halves: tuple[bool, ...] = (True, False)
+) -> int | None:
     """When the last rank of a ring (one channel, one slice, no noise) is finished, ps; None where there is no closed form.
+
+    halves: whether each half reduces: an all-reduce's two, a reduce-scatter's or an all-gather's (in place) one.
 
     hops: the hop from rank i to rank i+1 for i = 0 ... g-1, repeated p/g times around the ring: one Hop where all are alike,
     g where nodes of g ranks are joined by a slower hop. Exact for p a multiple of g and, with g > 1, chunks of equal length.
@@ -82,13 +86,14 @@ def ring_ps(ranks: int, count: int, itemsize: int, hops: Sequence[Hop] | Hop) ->
     if p < 2 or count == 0 or not hops or p % g:
         return 0 if count == 0 and hops else None
     base, longer = divmod(count, p)
-    if g == 1 and longer:
+    if g == 1 and longer and len(halves) == 2:
         return _uneven_ring_ps(p, base, longer, itemsize, hops[0])
     if longer:
         return None
     n = base * itemsize
     begin = [h.send_overhead for h in hops]
-    for reducing, stages in ((True, p - 1), (False, p - 2)):
+    for half, reducing in enumerate(halves):
+        stages = p - 1 if half + 1 < len(halves) else p - 2
         after, stay, step = [], [], []
         for r in range(g):
             left, own = hops[r - 1], hops[r]
@@ -97,7 +102,7 @@ def ring_ps(ranks: int, count: int, itemsize: int, hops: Sequence[Hop] | Hop) ->
             step.append(left.latency + left.wire(n) + after[r])
         begin = [_longest(begin, stay, step, r, stages) for r in range(g)]
     last = [max(begin[r], begin[r - 1] + hops[r - 1].latency + hops[r - 1].wire(n)) for r in range(g)]
-    return max(t + hops[r - 1].recv_overhead for r, t in enumerate(last))
+    return max(t + hops[r - 1].recv_overhead + halves[-1] * hops[r - 1].reduce(n) for r, t in enumerate(last))
 
 
 def _longest(begin: list[int], stay: list[int], step: list[int], r: int, stages: int) -> int:
@@ -191,7 +196,7 @@ def loggp_ps(algorithm: str, ranks: int, count: int, itemsize: int, h: Hop, *, s
             return arrived + each
         clock = max(h.recv_overhead + (p - 2) * each, h.wire(n) + (p - 2) * each, (p - 2) * h.wire(n) + each)
         return arrived + clock + h.reduce(n)
-    # Everybody's first receive is of the message that was sent last; then the others', which wait at the port.
+    # Two-shot. Everybody's first receive is of the message that was sent last; then the others', which wait at the port.
     apart, wire = max(h.send_overhead, h.busy(chunk)), h.wire(chunk)
     shot = h.send_overhead + (p - 2) * apart + h.latency + wire
     each = h.recv_overhead + h.reduce(chunk)
@@ -247,8 +252,10 @@ def ceil_log2(p: int) -> int:
     return (p - 1).bit_length()
 
 
-def _known(algorithm: str) -> None:
-    from ...collectives import ALGORITHMS
+FORMULAS = ("ring", "tree", "binomial", "recursive-doubling", "halving-doubling", "one-shot", "two-shot")
+"""The all-reduce algorithms that loggp_ps and hockney know."""
 
-    if algorithm not in ALGORITHMS:
-        raise UserError(f"algorithm {algorithm!r} has no closed form; accepted: {', '.join(ALGORITHMS)}")
+
+def _known(algorithm: str) -> None:
+    if algorithm not in FORMULAS:
+        raise UserError(f"{algorithm!r} has no closed form; accepted: --model replay, or {', '.join(FORMULAS)}")

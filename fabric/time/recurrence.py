@@ -21,6 +21,7 @@ from .ring_recurrence import (
     filled_chunks,
     finish_times,
     first_begins,
+    half_ring,
     many_rings,
     one_ring_passage,
     one_ring_steps,
@@ -77,6 +78,42 @@ def ring_finish(
     if method == "passage" or (method == "auto" and not is_stepped(net, count, itemsize)):
         return one_ring_passage(net, count, itemsize)
     return one_ring_steps(net, count, itemsize, threads=threads, progress=progress)
+
+
+REDUCING = {"reduce_scatter": True, "all_gather": False}
+"""The collectives that are one half of a ring all-reduce, and whether they reduce."""
+
+
+def half_ring_finish(
+    net: Network,
+    collective: str,
+    count: int,
+    itemsize: int,
+    *,
+    in_place: bool = False,
+    method: str = "auto",
+    threads: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray:
+    """When each rank of a ring reduce-scatter or all-gather of one channel and one slice is finished, int64 [net.ranks] ps.
+
+    collective: of REDUCING; count: elements of a block; method, threads, progress, errors: as for ring_finish.
+    """
+    _check(net, count, itemsize, 1, 1)
+    if method not in ("auto", "steps", "passage"):
+        raise UserError(f"method {method!r} is not known; accepted: auto, steps, passage")
+    if net.ranks == 1 or count == 0:
+        return _alone(net, count, itemsize, in_place)
+    reducing = REDUCING[collective]
+    check_range(net, count * net.ranks, itemsize, 2 * net.ranks)
+    by_passage = method == "passage"
+    if method == "auto" and not net.noisy:
+        costs = ring_costs(net, count * net.ranks, itemsize, reducing, 0, net.ranks)
+        by_passage = distinct_costs(costs.after, costs.own) * MESSAGES_A_VALUE < 2 * net.ranks
+    return half_ring(
+        net, count, itemsize, reducing, not reducing and not in_place, by_passage, threads=threads or processors(),
+        progress=progress,
+    )  # fmt: skip
 
 
 def ring_ps(net: Network, count: int, itemsize: int, **options) -> int:

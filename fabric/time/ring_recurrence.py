@@ -138,6 +138,50 @@ def finish_times(net, noisy, begin, long_bytes, short_bytes, longer, filled):
     return finish
 
 
+@njit(cache=True, nogil=True)
+def half_finish_times(net, noisy, begin, nbytes, reducing, copied):
+    """The last receive of a half alone, stage p-1, and the copy of a rank's own block at its end. All blocks have nbytes."""
+    ranks = len(net.reduce_ps)
+    finish = np.empty(ranks, np.int64)
+    for rank in range(ranks):
+        left = (rank - 1) % ranks
+        k = pair_class(net, left, rank)
+        arrival = begin[left] + net.latency[k] + wire_ps(net, k, left, rank, nbytes)
+        if noisy:
+            arrival += net.noise[delay_slot(net.seed, rank, receive_index(rank, ranks - 1, ranks, ranks))]
+        finish[rank] = max(begin[rank], arrival) + net.recv_overhead[k]
+        if reducing:
+            finish[rank] += work_ps(net.reduce_ps[rank], nbytes)
+        if copied:
+            finish[rank] += work_ps(net.copy_ps[rank], nbytes)
+    return finish
+
+
+def half_ring(
+    net: Network,
+    count: int,
+    itemsize: int,
+    reducing: bool,
+    copied: bool,
+    by_passage: bool,
+    *,
+    threads: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray:
+    """finish of each rank, int64 [p] ps, of one half of a ring alone: blocks of `count` elements, one channel, one slice."""
+    ranks, everything = net.ranks, count * net.ranks
+    begin, stages = first_begins(net, ranks), ranks - 2
+    if by_passage:
+        begin = passage(begin, *ring_costs(net, everything, itemsize, reducing, 0, ranks), 0, ranks, 0, stages)
+    else:
+        done = 0
+        for now, advanced in _advance(net, everything, itemsize, begin, reducing, 0, stages, threads):
+            begin, done = advanced, done + now
+            if progress is not None:
+                progress(done / stages)
+    return half_finish_times(net, net.noisy, begin, count * itemsize, reducing, copied)
+
+
 def phases(ranks: int) -> tuple[tuple[bool, int, int], ...]:
     """(reducing, stage before, stages) of the two halves, up to the last send."""
     return ((True, 0, ranks - 1), (False, ranks - 1, ranks - 2))
