@@ -4,9 +4,8 @@ The chooser (nccl.py) is a library's belief, right or wrong; this is physics wit
 for what happens inside a node, a network for what happens between nodes (data/clock.yaml, each with its standing). For p ranks,
 m of a node, n nodes, N steps of a ring, S bytes, R the slower of a GPU's link and its share of the NICs::
 
-    ring, Simple    tau = S / (p R) a step; a chunk moves in two slices, so that waiting and sending overlap:
-                    base + max(L + (N+f) tau / 2, (N+f) tau + L / N), rounded near the tie (a p-norm)
-    ring, LL(128)   base + L + (N+f) tau, with the flags' bytes in tau: a step is sent when the one before has come
+    ring            base + L + (N+f) tau, tau = S / (p R) a step, with the flags' bytes for LL and LL128: a step is sent when the
+                    one before has come, and what two slices overlap is not seen in what was measured
     tree            base + 2 ((m-1) inside + depth * network) + S / rate; Simple adds a chunk's copy to every hop
     nvls            base + (S + 2 fill) / rate: scatter, reduce, gather are a pipeline of chunks that fills
     nvls-tree       base + 2 depth * network + (S + 3 fill) / rate
@@ -30,7 +29,6 @@ from .releases import PROTOCOLS
 
 DATA = Path(__file__).parent / "data"
 WIRE = {"ll": 2.0, "ll128": 128 / 120, "simple": 1.0}  # bytes on the wire for a byte of data
-_SLICES = 2
 _SLICE = 1 << 20  # two of the slots of Simple's buffer
 _TREE_CHUNK = 512 << 10  # one of the 8 slots of Simple's buffer of 4 MiB (NCCL_BUFFSIZE, NCCL_STEPS)
 _LL_SLOT = 32 << 10  # data of one of the 8 slots of LL's buffer
@@ -66,7 +64,6 @@ class Figures(NamedTuple):
     tree_link: float
     tree_cap: tuple[float, float]  # over two nodes, over more
     tree_chunk: float
-    norm: float
     fill: float
     tree_fill: float
 
@@ -168,7 +165,6 @@ def figures_from(values: dict, generation: str, network: str) -> Figures:
         tree_link=ratio["tree_link"]["all"],
         tree_cap=(ratio["tree_cap"]["two"], ratio["tree_cap"]["more"]),
         tree_chunk=ratio["tree_chunk"]["all"],
-        norm=ratio["norm"]["all"],
         fill=ratio["fill"]["nvls"],
         tree_fill=ratio["fill"]["nvls_tree"],
     )  # fmt: skip
@@ -211,9 +207,6 @@ def _ring(job: Job, size: int, protocol: str) -> float:
     wait = (steps - between) * f.hop[protocol] + between * hop
     waited = tau if p == 2 or job.comm is None else min(tau, job.comm.channels * _SLICE / rate)
     busy = steps * tau + f.bubble * waited
-    if protocol == "simple":
-        hidden = busy - busy / _SLICES, wait - wait / steps  # the lesser passes behind the greater, but not near a tie
-        return f.base[protocol] + busy / _SLICES + wait / steps + sum(h**f.norm for h in hidden) ** (1 / f.norm)
     if job.nodes > 1 and protocol == "ll":
         channels = _spread(job, "ring", protocol, size)
         wire = WIRE[protocol] * size / p / channels

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import clock, predict, releases
-from .validate import REGIMES, Compared, regime
+from .validate import Compared, regime
 
 PRIOR = 0.35  # standard deviation of a constant's logarithm about its start
 WEAK = 0.7  # the same, where the start knows nothing of the class
@@ -167,16 +167,3 @@ def leave_one_out(prepared: Sequence[Prepared], start: dict, progress=None) -> n
         if progress:
             progress((done + 1) / len(systems))
     return residual
-
-
-def by_system(prepared: Sequence[Prepared], residual: np.ndarray) -> dict[str, float]:
-    """Median over systems of each one's median absolute error, by range of sizes (validate.py's errors)."""
-    told = {}
-    for name in REGIMES:
-        each: dict[str, list[float]] = {}
-        for p, r in zip(prepared, residual):
-            if regime(p.compared.point.size) == name:
-                error = math.exp(-r) - 1 if name == "large" else math.exp(r) - 1
-                each.setdefault(p.compared.point.system, []).append(abs(error))
-        told[name] = float(np.median([np.median(v) for v in each.values()]))
-    return told

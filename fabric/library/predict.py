@@ -90,6 +90,7 @@ class Prediction(NamedTuple):
     channels: int = 0  # 0 where the model does not say
 
 
+@functools.lru_cache(maxsize=64)
 def platform(system: System) -> Platform:
     """The figures of a system card."""
     nic, node = system.nic, system.node
@@ -177,13 +178,15 @@ def tables(machine: Platform, library: str | None = None) -> releases.Tables:
 def communicator(machine: Platform, ranks: int, library: str | None = None) -> nccl.Communicator:
     """The ranks as NCCL's model sees them. Raises UserError for GPUs or a release that it does not know."""
     nodes, local = shape(machine, ranks)
+    chosen = tables(machine, library)
+    newest = releases.tables(releases.newest(), machine.generation, machine.cpu)  # by whose links cards give their rates
     return nccl.communicator(
         machine.generation,
         ranks,
         nodes,
-        tables=tables(machine, library),
+        tables=chosen,
         link=machine.link,
-        link_rate=machine.link_rate,
+        link_rate=machine.link_rate * (chosen.link_rate / newest.link_rate if machine.link == "nvlink" else 1.0),
         nics=min(machine.nics, local),
         nic_rate=min(machine.nic_rate, machine.host_rate) * max(1.0, machine.nics / local),
         nvls=machine.multicast,
@@ -198,9 +201,7 @@ def communicator(machine: Platform, ranks: int, library: str | None = None) -> n
 def job(machine: Platform, ranks: int, comm: nccl.Communicator | None, collective: str = "all_reduce") -> clock.Job:
     """The ranks as the clock sees them."""
     nodes, local = shape(machine, ranks)
-    last = (
-        ranks - (nodes - 1) * machine.domain
-    )  # ranks of the last node, which uses as many NICs as it has part of the GPUs
+    last = ranks - (nodes - 1) * machine.domain  # ranks of the last node: as many NICs as it has part of the GPUs
     nics = max(1.0, machine.nics * min(1.0, last / machine.domain)) if nodes > 1 else 0
     if comm is None:
         figures = clock.figures_of(machine.software)
@@ -329,7 +330,8 @@ def _choose(plan: _Plan, size: int) -> tuple[Prediction, list[nccl.Choice]]:
     """The pair that runs, with the library's own prediction, and all that it considers."""
     if plan.comm is not None:
         args = (plan.comm, size, plan.algorithms, plan.protocols, plan.run.collective)
-        first, pairs = nccl.choose(*args), nccl.candidates(*args)
+        pairs = nccl.candidates(*args)
+        first = pairs[0] if pairs else nccl.choose(*args)  # which says why there is none
         tuner = _tuner(plan)
         if tuner is not None:
             named = ofi_tuner.choose(tuner, plan.comm, size, pairs)

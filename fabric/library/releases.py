@@ -36,7 +36,6 @@ class Tables(NamedTuple):
     ring: Hops
     tree: Hops
     nvls_link: float
-    nvls_network: float
     nvls_tree_network: float
     collnet_link: dict[str, float]
     collnet_network: dict[str, float]
@@ -150,7 +149,6 @@ def tables(release: Release, generation: str, vendor: str = "intel") -> Tables:
         ring=hops("ring"),
         tree=hops("tree"),
         nvls_link=_at("nvls.link", release, 0) * _US,
-        nvls_network=_at("nvls.network", release, 0) * _US,
         nvls_tree_network=_at("nvls_tree.network", release, 0) * _US,
         collnet_link={
             a: _at(f"{a.replace('-', '_')}.link", release) * _US for a in ("collnet-direct", "collnet-chain")
@@ -191,7 +189,6 @@ def _figures(software: Software) -> dict:
         "ring": software.ring,
         "tree": software.tree,
         "nvls_link": software.nvls_link,
-        "nvls_network": software.nvls_network,
         "nvls_tree_network": software.nvls_tree_network,
         "posting": software.network_overhead,
         "ll": caps.ll,
