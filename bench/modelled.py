@@ -168,18 +168,19 @@ def check_memory(system: System, options: Options) -> None:
     if free is None:
         return
     for point in simulate.points(options):
-        need = simulate.memory_bytes(options, point)
+        need = simulate.memory_bytes(system, options, point)
         if need <= 0.8 * free:
             continue
         ranks = point.ranks
         while (
-            ranks > 2 and simulate.memory_bytes(options, Point(point.algorithm, ranks, point.size_bytes)) > 0.8 * free
+            ranks > 2
+            and simulate.memory_bytes(system, options, Point(point.algorithm, ranks, point.size_bytes)) > 0.8 * free
         ):
             ranks = ranks * 9 // 10
         other = "--model recurrence" if point.algorithm in simulate.REGULAR else "--model loggp"
         fits = (
             f"{other} would fit, or --ranks {ranks}"
-            if options.collective == "all_reduce"
+            if not simulate.only_replayed(options.of, point.algorithm)
             else f"--ranks {ranks} would fit"
         )
         raise UserError(

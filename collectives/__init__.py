@@ -14,11 +14,14 @@ from . import (
     chain,
     direct,
     halving_doubling,
+    hierarchical,
     neighbours,
+    node_tree,
     pat,
     recursive_doubling,
     ring,
     scatter_allgather,
+    torus,
     tree,
 )
 from .collective import (
@@ -35,12 +38,13 @@ from .collective import (
     SENDRECV,
     Collective,
 )
+from .nodes import Nodes, layout
 from .schedule import Schedule, one_rank
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One way to run a collective. steps(rank, ranks, count, *, in_place, [root], [channels], [slices]) returns one rank's
+    """One way to run a collective. steps(rank, ranks, count, *, in_place, [root], [nodes], [channels], [slices]) returns one rank's
     table, for two ranks or more; its keywords say which options it takes."""
 
     name: str
@@ -59,6 +63,10 @@ class Algorithm:
     @property
     def takes_slices(self) -> bool:
         return self.takes("slices")
+
+    @property
+    def takes_nodes(self) -> bool:
+        return self.takes("nodes")
 
     def table(self, rank: int, ranks: int, count: int, *, in_place: bool = False, **options) -> np.ndarray:
         """One rank's table; options that the algorithm has not (channels, slices, root, ...) are left out."""
@@ -93,6 +101,13 @@ for _a in (
     ),
     Algorithm("one-shot", "direct exchange, one shot", direct.one_shot, "one latency, p-1 times the bytes"),
     Algorithm("two-shot", "direct exchange, two shots", direct.two_shot, "two latencies, least bytes"),
+    Algorithm("node-tree", "tree of nodes", node_tree.all_reduce, "chains in nodes, a double tree between"),
+    Algorithm("hierarchical", "hierarchical", hierarchical.all_reduce, "inside nodes, a ring a rail between"),
+    Algorithm("hierarchical-tree", "hierarchical, trees", hierarchical.with_trees, "the same with a tree a rail"),
+    Algorithm(
+        "hierarchical-doubling", "hierarchical, doubling", hierarchical.with_doubling, "the same for short messages"
+    ),
+    Algorithm("torus", "two-dimensional rings", torus.all_reduce, "rings in nodes and between"),
     Algorithm("ring", "ring", ring.reduce_scatter, "neighbours only, latency grows with p", REDUCE_SCATTER),
     Algorithm(
         "recursive-halving",
@@ -106,6 +121,17 @@ for _a in (
         "pat", "parallel aggregated trees", pat.reduce_scatter, "log p rounds, far messages short", REDUCE_SCATTER
     ),
     Algorithm("direct", "direct exchange", direct.reduce_scatter, "one latency", REDUCE_SCATTER),
+    Algorithm(
+        "hierarchical", "hierarchical", hierarchical.reduce_scatter, "inside nodes, a ring a rail", REDUCE_SCATTER
+    ),
+    Algorithm(
+        "hierarchical-direct",
+        "hierarchical, direct",
+        hierarchical.reduce_scatter_direct,
+        "the same for short messages",
+        REDUCE_SCATTER,
+    ),
+    Algorithm("torus", "two-dimensional rings", torus.reduce_scatter, "rings in nodes and between", REDUCE_SCATTER),
     Algorithm("ring", "ring", ring.all_gather, "neighbours only, latency grows with p", ALL_GATHER),
     Algorithm(
         "recursive-doubling", "recursive doubling", halving_doubling.all_gather, "log p rounds of doubles", ALL_GATHER
@@ -113,6 +139,15 @@ for _a in (
     Algorithm("bruck", "Bruck", bruck.all_gather, "ceil(log2 p) rounds for any p", ALL_GATHER),
     Algorithm("pat", "parallel aggregated trees", pat.all_gather, "log p rounds, far messages short", ALL_GATHER),
     Algorithm("direct", "direct exchange", direct.all_gather, "one latency", ALL_GATHER),
+    Algorithm("hierarchical", "hierarchical", hierarchical.all_gather, "inside nodes, a ring a rail", ALL_GATHER),
+    Algorithm(
+        "hierarchical-direct",
+        "hierarchical, direct",
+        hierarchical.all_gather_direct,
+        "the same for short messages",
+        ALL_GATHER,
+    ),
+    Algorithm("torus", "two-dimensional rings", torus.all_gather, "rings in nodes and between", ALL_GATHER),
     Algorithm("chain", "pipelined chain", chain.broadcast, "least bytes, latency grows with p", BROADCAST),
     Algorithm("tree", "double binary tree", tree.broadcast, "pipelined, latency grows with log p", BROADCAST),
     Algorithm("binomial", "binomial tree", binomial.broadcast, "fewest rounds, whole messages", BROADCAST),
@@ -143,6 +178,14 @@ def algorithms(collective: Collective | str) -> dict[str, Algorithm]:
     return REGISTRY.get(collective if isinstance(collective, str) else collective.name, {})
 
 
+def distinct(collective: Collective | str, ranks: int, nodes: Nodes = None) -> list[str]:
+    """The algorithms that are worth trying on a layout: where all ranks are on one node, or each is on its own, those that ask for
+    nodes are but their inner or outer phase, which others are too."""
+    known = algorithms(collective)
+    at = layout(nodes, ranks)
+    return [name for name, a in known.items() if not a.takes_nodes or 1 < at.nodes < ranks]
+
+
 def build(
     name: str,
     ranks: int,
@@ -153,11 +196,13 @@ def build(
     in_place: bool = False,
     channels: int = 1,
     slices: int = 1,
+    nodes: Nodes = None,
 ) -> Schedule:
     """The schedule of all ranks. Options an algorithm does not have are left out.
 
-    count: elements of a block (collective.py). Raises ValueError for an unknown collective or algorithm, a root that is no
-    rank, ranks, channels or slices below 1, count below 0, or in_place where the collective has none.
+    count: elements of a block (collective.py); nodes: ranks a node, or the node of each rank (nodes.py). Raises ValueError for an
+    unknown collective or algorithm, a root that is no rank, ranks, channels or slices below 1, count below 0, nodes of another
+    number of ranks, or in_place where the collective has none.
     """
     c = COLLECTIVES.get(collective) if isinstance(collective, str) else collective
     if c is None:
@@ -181,5 +226,7 @@ def build(
     if in_place and not c.in_place:
         raise ValueError(f"{c.name} has no in-place form; accepted: out of place")
     options = {"channels": channels, "slices": slices, "root": root}
+    if known[name].takes_nodes:
+        options["nodes"] = layout(nodes, ranks)
     tables = tuple(known[name].table(r, ranks, count, in_place=in_place, **options) for r in range(ranks))
     return Schedule(name, ranks, count, in_place, tables, c, root if c.rooted else 0)

@@ -84,17 +84,20 @@ def chunks(start: int, length: int, ranks: int) -> tuple[np.ndarray, np.ndarray]
     return start + place * base + np.minimum(place, longer), base + (place < longer)
 
 
-def reduce_scatter_rows(ring: Ring, sums: Place) -> tuple[np.ndarray, np.ndarray]:
-    """STEP rows after which every rank holds the sum of its own chunk where `sums` says, and their keys (see `in_order`)."""
+def reduce_scatter_rows(ring: Ring, sums: Place, have: int = INPUT, final: bool = True):
+    """STEP rows after which every rank holds the sum of its own chunk where `sums` says, and their keys (see `in_order`).
+
+    have: the buffer of what the rank itself contributes; final: whether that sum is of all ranks.
+    """
     stage, piece = ring.stages()
     sends, at = ring.rows(SEND, ring.place - stage - 1, ring.right, piece)
     buffer, offset = sums(stage - 1, at)
-    sends["src_buffer"] = np.where(stage == 0, INPUT, buffer)
+    sends["src_buffer"] = np.where(stage == 0, have, buffer)
     sends["src_offset"] = np.where(stage == 0, at, offset)
     receives, at = ring.rows(RECV_REDUCE, ring.place - stage - 2, ring.left, piece)
-    receives["src_buffer"], receives["src_offset"] = INPUT, at
+    receives["src_buffer"], receives["src_offset"] = have, at
     receives["dst_buffer"], receives["dst_offset"] = sums(stage, at)
-    receives["final"] = stage == ring.ranks - 2
+    receives["final"] = final & (stage == ring.ranks - 2)
     return np.concatenate([sends, receives]), _keys(stage, piece)
 
 

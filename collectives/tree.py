@@ -29,6 +29,7 @@ A node's partial sum is overwritten by the result only after its parent has read
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -58,13 +59,13 @@ def children(rank: int, ranks: int) -> list[int]:
     return [*found, rank + reach] if reach else found
 
 
-def _to_tree_0(tree: int, rank: int, ranks: int) -> int:
+def to_tree_0(tree: int, rank: int, ranks: int) -> int:
     if tree == 0:
         return rank
     return ranks - 1 - rank if ranks % 2 == 0 else (rank - 1) % ranks
 
 
-def _from_tree_0(tree: int, node: int, ranks: int) -> int:
+def from_tree_0(tree: int, node: int, ranks: int) -> int:
     if tree == 0:
         return node
     return ranks - 1 - node if ranks % 2 == 0 else (node + 1) % ranks
@@ -84,25 +85,44 @@ def _height(node: int, ranks: int) -> int:
     return max((1 + _height(child, ranks) for child in children(node, ranks)), default=0)
 
 
+class Place(NamedTuple):
+    """A rank's place in one tree. above: its parent, None at the root; below: its children, all as ranks; height: of the subtree
+    below it; depth: below the root; top: the tree's height."""
+
+    above: int | None
+    below: list[int]
+    height: int
+    depth: int
+    top: int
+
+
+def _place(tree: int, rank: int, ranks: int) -> Place:
+    node = to_tree_0(tree, rank, ranks)
+    up = parent(node, ranks)
+    below = [from_tree_0(tree, child, ranks) for child in children(node, ranks)]
+    return Place(None if up is None else from_tree_0(tree, up, ranks), below, *_levels(node, ranks))
+
+
 def all_reduce(
     rank: int, ranks: int, count: int, *, channels: int = 1, slices: int = 1, in_place: bool = False
 ) -> np.ndarray:
     """One rank's table; the same table serves in-place and out-of-place. Each channel is a pair of trees, and takes channel
     numbers 2c and 2c + 1."""
+    return up_and_down([_place(channel % 2, rank, ranks) for channel in range(2 * channels)], count, slices)
+
+
+def up_and_down(places: list[Place], count: int, slices: int) -> np.ndarray:
+    """The table of a rank that has those places in as many trees, each of its own channel and part of the message."""
     work = []  # (tick, 0 up or 1 down, channel, slice, start, length)
-    for channel, (start, length) in enumerate(split(count, 2 * channels)):
-        height, depth, top = _levels(_to_tree_0(channel % 2, rank, ranks), ranks)
+    for channel, (start, length) in enumerate(split(count, len(places))):
+        _, _, height, depth, top = places[channel]
         for k, piece in enumerate(split(length, slices, start)):
             work.append((k + height, 0, channel, k, *piece))
             work.append((k + top + depth, 1, channel, k, *piece))
 
     table = StepList()
     for _, coming_down, channel, _, start, length in sorted(work):
-        tree = channel % 2
-        node = _to_tree_0(tree, rank, ranks)
-        up = parent(node, ranks)
-        below = [_from_tree_0(tree, child, ranks) for child in children(node, ranks)]
-        above = None if up is None else _from_tree_0(tree, up, ranks)
+        above, below, *_ = places[channel]
         if coming_down:
             if above is not None:
                 table.recv(above, OUTPUT, start, length, channel=channel)
@@ -125,14 +145,14 @@ def _rooted(rank: int, ranks: int, count: int, root: int, slices: int):
     n = ranks - 1
 
     def to_rank(tree: int, node: int) -> int:
-        return (_from_tree_0(tree, node, n) + root + 1) % ranks
+        return (from_tree_0(tree, node, n) + root + 1) % ranks
 
     for tree, (start, length) in enumerate(split(count, 2)):
         pieces = split(length, slices, start)
         if rank == root:
             yield tree, None, [to_rank(tree, 0)], 1 + _height(0, n), 0, pieces
             continue
-        node = _to_tree_0(tree, (rank - root - 1) % ranks, n)
+        node = to_tree_0(tree, (rank - root - 1) % ranks, n)
         up = parent(node, n)
         height, depth, _ = _levels(node, n)
         below = [to_rank(tree, child) for child in children(node, n)]

@@ -159,6 +159,10 @@ def checked(system: System, options: Options) -> Options:
             if options.model == "recurrence" and name != "ring":
                 raise UserError(f"--model recurrence: {name} has none; accepted: ring, or --model replay")
             continue
+        if options.model in ("closed", "loggp") and name not in (*closed.FORMULAS, *IN_NETWORK, "auto"):
+            raise UserError(
+                f"--model {options.model}: {name} has no formula; accepted: {', '.join(closed.FORMULAS)}, or --model replay"
+            )
         if options.model == "recurrence" and name not in (*REGULAR, "auto"):
             raise UserError(f"--model recurrence: {name} has none; accepted: {', '.join(REGULAR)}, or --model replay")
         if options.model in ("nccl", "library") and name not in (*REGULAR, *IN_NETWORK, "auto"):
@@ -305,22 +309,38 @@ def messages(algorithm: str, ranks: int, count: int, channels: int = 1, slices: 
         "halving-doubling": 2 * p * rounds,
         "one-shot": p * (p - 1),
         "two-shot": 2 * p * (p - 1) * slices,
-    }.get(algorithm) or _written(ALL_REDUCE, algorithm, p)
+    }.get(algorithm, 0)
+
+
+def nodes_of(system: System, options: Options) -> int:
+    """Ranks a node, as the algorithms that ask for it have it: those that the system's own links join."""
+    return max(1, system.node.domain // options.stride)
+
+
+def only_replayed(c: Collective, algorithm: str) -> bool:
+    """Whether neither a formula nor a recurrence knows a schedule."""
+    return c != ALL_REDUCE or algorithm not in closed.FORMULAS
 
 
 def default_slices(
-    net: Network, algorithm: str, count: int, itemsize: int, channels: int = 1, collective: Collective = ALL_REDUCE
+    net: Network,
+    algorithm: str,
+    count: int,
+    itemsize: int,
+    channels: int = 1,
+    collective: Collective = ALL_REDUCE,
+    nodes: int | None = None,
 ) -> int:
-    """The number of SLICES into which a chunk is best cut; 1 for the others than ring and tree.
+    """The number of SLICES into which a chunk is best cut; 1 for the all-reduces but ring and tree that have a formula.
 
-    Of another collective than all-reduce: as many as replay finds fastest, where that takes no longer than TRIED_MESSAGES.
+    Of what has none: as many as replay finds fastest, where that takes no longer than TRIED_MESSAGES. nodes: ranks a node.
 
     An estimate says where to begin; from there the exact times of a half and of twice as many are tried while they get
     better, unless that takes too long (TRIED_MESSAGES): then the estimate stands. The noise is left out.
     """
     p = net.ranks
-    if collective != ALL_REDUCE:
-        return _replayed_slices(net, algorithm, count, itemsize, channels, collective)
+    if only_replayed(collective, algorithm):
+        return _replayed_slices(net, algorithm, count, itemsize, channels, collective, nodes)
     if p < 3 or algorithm not in REGULAR or count == 0:
         return 1
     each = 2 * (p - 1) * channels * (p if algorithm == "ring" else 2)
@@ -344,17 +364,19 @@ def default_slices(
         at = better
 
 
-def _replayed_slices(net: Network, algorithm: str, count: int, itemsize: int, channels: int, c: Collective) -> int:
+def _replayed_slices(
+    net: Network, algorithm: str, count: int, itemsize: int, channels: int, c: Collective, nodes
+) -> int:
     """From one slice on, twice as many while that is faster."""
     if net.ranks < 3 or count == 0 or not algorithms_of(c)[algorithm].takes_slices:
         return 1
-    each = _written(c, algorithm, net.ranks)
+    each = _written(c, algorithm, net.ranks, nodes)
     quiet = net._replace(noise=np.zeros_like(net.noise))
     best, best_ps = 1, math.inf
     for k in SLICES:
         if 2 * k * each > TRIED_MESSAGES:
             break
-        schedule = build(algorithm, net.ranks, count, collective=c, channels=channels, slices=k)
+        schedule = build(algorithm, net.ranks, count, collective=c, channels=channels, slices=k, nodes=nodes)
         ps = replay(schedule, quiet, itemsize).picoseconds
         if ps >= best_ps:
             break
@@ -469,30 +491,32 @@ def run_of(options: Options, algorithm: str) -> predict.Run:
 
 
 def _schedule(system, options: Options, point: Point, algorithm: str, count: int, progress, cut) -> Modelled:
-    c, takes = options.of, algorithms_of(options.of)[algorithm]
-    if c != ALL_REDUCE and not _is_half(options, algorithm):
-        _few_enough(c, algorithm, point.ranks)
+    c, takes, nodes = options.of, algorithms_of(options.of)[algorithm], nodes_of(system, options)
+    if only_replayed(c, algorithm) and not _is_half(options, algorithm):
+        _few_enough(c, algorithm, point.ranks, nodes)
     if options.contention:  # the links say what rails and routing cost
         net = network_of(system, _replace(options, rails="own", routing="adaptive"), point.ranks)
     else:
         net = network_for(system, options, algorithm, point.ranks)
-    slices = options.slices or default_slices(net, algorithm, count, options.itemsize, options.channels, c)
+    slices = options.slices or default_slices(net, algorithm, count, options.itemsize, options.channels, c, nodes)
     if not takes.takes_slices:
         slices = 1
     channels = options.channels if takes.takes_channels else 1
     if options.contention:
         regular = algorithm in REGULAR and c == ALL_REDUCE
         make = Generated if regular else build
-        extra = {} if regular else {"collective": c, "root": options.root}
+        extra = {} if regular else {"collective": c, "root": options.root, "nodes": nodes}
         schedule = make(algorithm, net.ranks, count, channels=channels, slices=slices, **extra)
         done = contended(system, net, schedule, options.itemsize, routing=options.routing, seed=options.seed)
         return Modelled(point, algorithm, done.seconds, "contended", channels, slices, done.messages)
     if _is_half(options, algorithm) and slices == 1:
         ps, level = _half(net, c, count, options, progress)
         return Modelled(point, algorithm, ps / PS, level, 1, 1, net.ranks * (net.ranks - 1))
-    if c != ALL_REDUCE:
-        _few_enough(c, algorithm, point.ranks)
-        schedule = build(algorithm, net.ranks, count, collective=c, root=options.root, channels=channels, slices=slices)
+    if only_replayed(c, algorithm):
+        _few_enough(c, algorithm, point.ranks, nodes)
+        schedule = build(
+            algorithm, net.ranks, count, collective=c, root=options.root, channels=channels, slices=slices, nodes=nodes
+        )
         done = replay(schedule, net, options.itemsize)
         return Modelled(point, algorithm, done.seconds, "replay", channels, slices, done.messages)
     level = _level(options, algorithm, point.ranks, count)
@@ -521,16 +545,16 @@ def _half(net: Network, c: Collective, count: int, options: Options, progress) -
     return int(finish.max()), "recurrence"
 
 
-def _written(c: Collective, algorithm: str, ranks: int) -> int:
+def _written(c: Collective, algorithm: str, ranks: int, nodes: int | None = None) -> int:
     """About how many messages of one slice a schedule has, counted on a smaller one: they grow with p, or with p^2."""
     few = min(ranks, COUNTED_RANKS)
-    counted = build(algorithm, few, few, collective=c).messages
+    counted = build(algorithm, few, few, collective=c, nodes=nodes).messages
     return round(counted * (ranks / few) ** (2 if counted > 2 * few * closed.ceil_log2(few) else 1))
 
 
-def _few_enough(c: Collective, algorithm: str, ranks: int) -> None:
+def _few_enough(c: Collective, algorithm: str, ranks: int, nodes: int) -> None:
     """Raises UserError where the tables of a schedule would not fit: they are the only way to its time."""
-    expected = _written(c, algorithm, ranks)
+    expected = _written(c, algorithm, ranks, nodes)
     if expected > WRITTEN_MESSAGES:
         raise UserError(
             f"--algo {algorithm}: {c.name} over {ranks} ranks has about {expected:.2g} messages, and is replayed one by one; "
@@ -578,7 +602,7 @@ def _level(options: Options, algorithm: str, ranks: int, count: int) -> str:
     if algorithm in REGULAR:
         return "recurrence"
     few = messages(algorithm, ranks, count, options.channels, options.slices or 1) <= REPLAY_MESSAGES
-    return "replay" if few or algorithm not in closed.FORMULAS else "loggp"
+    return "replay" if few else "loggp"
 
 
 def stepped_messages(system: System, options: Options, point: Point, least: int) -> int:
@@ -612,18 +636,21 @@ def ring_block(
     return ring_segment(net, count, options.itemsize, begin, first, stage, stages)
 
 
-def memory_bytes(options: Options, point: Point) -> int:
+def memory_bytes(system: System, options: Options, point: Point) -> int:
     """About what evaluating a point takes at most, beyond the compiled code."""
     p, count = point.ranks, point.size_bytes // options.itemsize
     network = 64 * p * options.stride
-    if options.of != ALL_REDUCE:
-        names = tried_by_auto(options) if point.algorithm == "auto" else (point.algorithm,)
-        written = [name for name in names if not _is_half(options, name) or (options.slices or 1) > 1]
-        return network + max([200 * p, *(_written(options.of, n, p) * 2 * 2 * ROW_BYTES for n in written)])
-    names = AUTO if point.algorithm == "auto" else (point.algorithm,)
+    names = tried_by_auto(options) if point.algorithm == "auto" else (point.algorithm,)
     slices = options.slices or SLICES[-1]
     most = 0
     for name in names:
+        if _is_half(options, name) and (options.slices or 1) == 1:
+            most = max(most, 200 * p)
+            continue
+        if only_replayed(options.of, name) and name not in IN_NETWORK:
+            # Both ends of each message are steps in a table, and a row of a Python list while it is written.
+            most = max(most, _written(options.of, name, p, nodes_of(system, options)) * 2 * 2 * ROW_BYTES)
+            continue
         level = _level(options, name, p, count)
         if level == "replay" and name not in REGULAR:
             # Both ends of each message are steps in a table, and a row of a Python list while it is written.
@@ -655,7 +682,9 @@ def traced(system: System, options: Options, algorithm: str, ranks: int, size_by
     if algorithm not in known:
         raise UserError(f"--algo {algorithm} has no schedule to draw; accepted: {', '.join(known)}")
     net = network_for(system, options, algorithm, ranks)
-    count, c = options.of.count_of(ranks, size_bytes // options.itemsize), options.of
-    slices = options.slices or default_slices(net, algorithm, count, options.itemsize, options.channels, c)
-    schedule = build(algorithm, ranks, count, collective=c, root=options.root, channels=options.channels, slices=slices)
+    count, c, nodes = options.of.count_of(ranks, size_bytes // options.itemsize), options.of, nodes_of(system, options)
+    slices = options.slices or default_slices(net, algorithm, count, options.itemsize, options.channels, c, nodes)
+    schedule = build(
+        algorithm, ranks, count, collective=c, root=options.root, channels=options.channels, slices=slices, nodes=nodes
+    )
     return replay(schedule, net, options.itemsize, trace=True), schedule

@@ -41,6 +41,9 @@ def add_arguments(parser) -> None:
     parser.add_argument("-d", "--datatype", default="float", metavar="TYPE", help="element type (default float)")
     parser.add_argument("--channels", type=int, default=1, metavar="N", help="default 1")
     parser.add_argument("--slices", type=int, default=1, metavar="N", help="pieces of a chunk in flight (default 1)")
+    parser.add_argument(
+        "--node-size", type=int, metavar="N", help="ranks a node, of node-aware algorithms (default all)"
+    )
     parser.add_argument("--in-place", action="store_true", help="the in-place schedule")
     parser.add_argument("--format", default="goal", metavar="WHAT", help=f"{', '.join(FORMATS)} (default goal)")
     parser.add_argument("--reduce-per-byte", type=float, default=0.0, metavar="T", help=(
@@ -83,7 +86,7 @@ def _schedule(args):
         count = collective.count_of(args.ranks, parse_size(args.bytes) // find_dtype(args.datatype).itemsize)
         return build(
             args.algorithm, args.ranks, count, collective=collective, root=args.root, channels=args.channels,
-            slices=args.slices, in_place=args.in_place,
+            slices=args.slices, in_place=args.in_place, nodes=args.node_size,
         )  # fmt: skip
     except ValueError as e:
         raise UserError(str(e)) from None

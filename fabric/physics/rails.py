@@ -45,7 +45,8 @@ def sharing(algorithm: str, ranks: int, domain: int, channels: int = 1, collecti
 def _sharing(collective: Collective, algorithm: str, domain: int, domains: int, channels: int) -> float:
     ranks = domain * domains
     count = 4 * channels * ranks // collective.size_count(ranks, 1)
-    return sharing_of(build(algorithm, ranks, count, collective=collective, channels=channels), domain)
+    schedule = build(algorithm, ranks, count, collective=collective, channels=channels, nodes=domain)
+    return sharing_of(schedule, domain)
 
 
 def sharing_of(schedule: Schedule, domain: int) -> float:

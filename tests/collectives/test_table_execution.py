@@ -23,6 +23,11 @@ LARGEST = {
     "halving-doubling": 300,
     "one-shot": 48,
     "two-shot": 48,
+    "node-tree": 200,
+    "hierarchical": 48,
+    "hierarchical-tree": 48,
+    "hierarchical-doubling": 48,
+    "torus": 48,
 }
 
 
@@ -242,8 +247,9 @@ def test_every_collective_gives_what_numpy_says(data, seed, one_thread):
     count = data.draw(st.one_of(st.integers(0, 9), st.just(5000 if ranks < 10 else 3)))
     root = data.draw(st.integers(0, ranks - 1))
     few = st.integers(1, 3)
+    nodes = st.one_of(few, st.lists(few, min_size=ranks, max_size=ranks))
     schedule = build(
-        name, ranks, count, collective=c, root=root, channels=data.draw(few), slices=data.draw(few),
+        name, ranks, count, collective=c, root=root, channels=data.draw(few), slices=data.draw(few), nodes=data.draw(nodes),
         in_place=c.in_place and data.draw(st.booleans()),
     )  # fmt: skip
     inputs = np.random.default_rng(seed).integers(-99, 99, (ranks, c.input_count(ranks, count))).astype(float)

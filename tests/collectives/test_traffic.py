@@ -73,6 +73,16 @@ def test_ring_channels_turn_alternately():
         assert set(sends[sends["channel"] == 1]["peer"]) == {(rank - 1) % 5}
 
 
+@pytest.mark.parametrize(("per_node", "nodes"), [(2, 2), (4, 3), (5, 5)])
+def test_a_torus_takes_as_many_steps_as_its_two_rings(per_node, nodes):
+    p = per_node * nodes
+    steps = 2 * (per_node - 1) + 2 * (nodes - 1)
+    assert longest_chain(build("torus", p, 4 * p, nodes=per_node)) == steps
+    for collective in ("reduce_scatter", "all_gather"):
+        schedule = build("torus", p, 4, collective=collective, nodes=per_node)
+        assert longest_chain(schedule) == steps // 2
+
+
 @pytest.mark.parametrize("p", ANY)
 def test_binomial_tree(p):
     schedule = build("binomial", p, 10)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from busbw.collectives import ALGORITHMS
+from busbw.collectives import build as schedule_of
 from busbw.errors import UserError
 from busbw.fabric import simulate
 from busbw.fabric.cards import card
@@ -12,6 +13,7 @@ from busbw.fabric.physics.bounds import bounds
 from busbw.fabric.physics.build import build
 from busbw.fabric.physics.network import flat, network, pair_class, wire_ps
 from busbw.fabric.simulate import Options, Point, checked, evaluate
+from busbw.fabric.time.replay import replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +45,20 @@ def test_no_schedule_beats_the_bounds(algorithm, ranks, size):
     asked = options(ranks=(ranks,))
     m = evaluate(H100, asked, Point(algorithm, ranks, 1 << size))
     assert m.seconds >= bounds(simulate.network_for(H100, asked, algorithm, ranks), 1 << size).seconds * (1 - 1e-9)
+
+
+@given(
+    name=st.sampled_from(["hierarchical", "hierarchical-tree", "hierarchical-doubling", "node-tree", "torus"]),
+    ranks=st.integers(2, 40), count=st.integers(1, 1 << 20), slices=st.sampled_from([None, 2]),
+)  # fmt: skip
+@settings(max_examples=25, deadline=None)
+def test_what_has_no_formula_is_replayed_on_the_cards_nodes(name, ranks, count, slices):
+    asked = options(ranks=(ranks,), slices=slices)
+    m = evaluate(H100, asked, Point(name, ranks, 4 * count))
+    schedule = schedule_of(name, ranks, count, slices=m.slices, nodes=H100.node.domain)
+    net = simulate.network_for(H100, asked, name, ranks)
+    assert m.level == "replay" and m.messages == schedule.messages
+    assert m.seconds == replay(schedule, net, 4).seconds
 
 
 @pytest.mark.parametrize("model", ["auto", "closed", "loggp", "library", "nccl", "recurrence", "replay"])
@@ -150,6 +166,8 @@ def test_the_limit_is_the_slowest_port_of_the_ring():
         ({"algorithms": ("rign",)}, "did you mean ring"),
         ({"model": "recurence"}, "did you mean recurrence"),
         ({"model": "recurrence", "algorithms": ("binomial",)}, "--model replay"),
+        ({"model": "loggp", "algorithms": ("hierarchical",)}, "hierarchical has no formula"),
+        ({"model": "closed", "algorithms": ("torus",)}, "--model replay"),
         ({"model": "nccl", "algorithms": ("one-shot",)}, "no library runs one-shot"),
         ({"model": "replay", "algorithms": ("sharp",)}, "no schedule of messages"),
         ({"model": "nccl", "ranks": (1,)}, "2 or more"),
@@ -178,7 +196,7 @@ def test_switches_that_do_not_add_run_no_in_network_algorithm():
 
 def test_memory_grows_with_what_a_level_keeps():
     replayed = options(model="replay")
-    small, large = (simulate.memory_bytes(replayed, Point("two-shot", p, 1 << 20)) for p in (64, 6400))
+    small, large = (simulate.memory_bytes(H100, replayed, Point("two-shot", p, 1 << 20)) for p in (64, 6400))
     assert large > 9000 * small
     recurrence = options(model="recurrence", slices=1)
-    assert simulate.memory_bytes(recurrence, Point("ring", 1_000_000, 1 << 20)) < 500e6
+    assert simulate.memory_bytes(H100, recurrence, Point("ring", 1_000_000, 1 << 20)) < 500e6

@@ -153,9 +153,13 @@ def test_a_replay_that_does_not_fit_names_what_would(capsys):
     ranks = said.split("--ranks ")[1].split()[0]
     from busbw.bench.environment import available_bytes
     from busbw.fabric import simulate
+    from busbw.fabric.cards import card
 
     asked = simulate.Options((int(ranks),), (1 << 20,), ("two-shot",), "replay")
-    assert simulate.memory_bytes(asked, simulate.Point("two-shot", int(ranks), 1 << 20)) < available_bytes()
+    assert (
+        simulate.memory_bytes(card.load("memphis-h100-100k"), asked, simulate.Point("two-shot", int(ranks), 1 << 20))
+        < available_bytes()
+    )
 
 
 def test_an_existing_file_is_not_written_over(tmp_path, capsys):

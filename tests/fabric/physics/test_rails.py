@@ -47,7 +47,7 @@ def test_nics_carry_no_more_than_they_can(algorithm):
     """Large messages over four hosts: the time is at least what the busiest host's bytes need on all its NICs."""
     system = card.load("dgx-h100-cx7")
     count = 1 << 28
-    schedule = schedule_of(algorithm, 32, count, slices=8)
+    schedule = schedule_of(algorithm, 32, count, slices=8, nodes=8)
     out, into = crossing_elements(schedule, 8)
     busiest = max(x.reshape(4, 8).sum(axis=1).max() for x in (out, into))
     needed = busiest * 4 / (8 * nic_rate(system))
