@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..collectives import algorithms
-from ..transports.session import Session
+from ..collectives import distinct
+from ..transports.session import Job, Session
 from .opening import job_for
 from .options import Options
 
@@ -18,7 +18,8 @@ class Chooser:
 
     def __init__(self, options: Options, session: Session):
         self.options, self.session = options, session
-        self.candidates = {(c, mode): list(algorithms(c)) for c in options.collectives for mode in options.modes}
+        self.offered = {c: distinct(c, session.ranks, session.nodes) for c in options.collectives}
+        self.candidates = {(c, mode): self.offered[c] for c in options.collectives for mode in options.modes}
 
     def choose(self, collective: str, algorithm: str, count: int, dtype: str, op: str, mode: str) -> str:
         if algorithm != "auto":
@@ -28,8 +29,7 @@ class Chooser:
         times: dict[str, list[float]] = {name: [] for name in self.candidates[collective, mode]}
         for round_ in range(self.ROUNDS):
             for name in times:
-                job = job_for(self.options, collective, name, count, dtype, op, mode, self.session.ranks, None)
-                self.session.prepare(job)
+                self.session.prepare(self._job(collective, name, count, dtype, op, mode))
                 if round_ == 0:
                     self.session.run()
                 first, _ = self.session.time(1, 1)
@@ -46,10 +46,11 @@ class Chooser:
 
     def _fastest_on_the_fabric(self, collective: str, count: int, dtype: str, op: str, mode: str) -> str:
         times = {}
-        for name in algorithms(collective):
-            session = self.session
-            session.prepare(
-                job_for(self.options, collective, name, count, dtype, op, mode, session.ranks, session.clock)
-            )
+        for name in self.offered[collective]:
+            self.session.prepare(self._job(collective, name, count, dtype, op, mode))
             times[name] = int(self.session.virtual(1).finish.max())
         return min(times, key=times.get)
+
+    def _job(self, collective: str, name: str, count: int, dtype: str, op: str, mode: str) -> Job:
+        s = self.session
+        return job_for(self.options, collective, name, count, dtype, op, mode, s.ranks, s.clock, s.nodes)

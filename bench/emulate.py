@@ -38,6 +38,7 @@ class FabricClock:
     name: str
     network: Network
     others: Mapping[str, Network] = field(default_factory=dict)  # of algorithms that use the network in another way
+    nodes: int | None = None  # ranks a node
 
     @property
     def ranks(self) -> int:
@@ -60,7 +61,7 @@ class FabricClock:
         from ..fabric.simulate import default_slices
 
         net = self.network_of(schedule_name(collective, algorithm))
-        return default_slices(net, algorithm, count, itemsize, channels, collective)
+        return default_slices(net, algorithm, count, itemsize, channels, collective, self.nodes)
 
     def network_of(self, algorithm: str) -> Network:
         return self.others.get(algorithm, self.network)
@@ -101,7 +102,7 @@ def fabric_clock(
     channels: of the schedules, for how many ranks of a host use its NICs at once; the other figures as fabric.physics.build.build.
     Raises UserError.
     """
-    from ..fabric.simulate import Options, network_for
+    from ..fabric.simulate import Options, network_for, nodes_of
 
     system = load_system(fabric, overrides, ranks)
     options = Options(
@@ -119,7 +120,7 @@ def fabric_clock(
         for c in collectives
         for name in algorithms(c)
     }
-    return FabricClock(system.name, next(iter(networks.values())), networks)
+    return FabricClock(system.name, next(iter(networks.values())), networks, nodes_of(system, options))
 
 
 def sample_seed(seed: int, sample: int) -> int:

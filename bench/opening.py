@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from ..collectives import algorithms, build
+from ..collectives import build, distinct
 from ..collectives.collective import COLLECTIVES
+from ..collectives.nodes import Nodes
 from ..kernels.dtypes import find_device_dtype
 from ..transports.clock import stamps_needed
 from ..transports.fault import fault_from_environment
@@ -45,13 +46,19 @@ def open_session(options: Options) -> Session:
             here = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).size
             backends = MPI.COMM_WORLD.allgather(options.backend)
         _same_backend(backends)
+        nodes = mpi.nodes_of(MPI.COMM_WORLD, options.node_size)
     else:
         ranks = here = options.ranks
+        nodes = options.node_size
     check_root(options, ranks)
     clock = _clock(options, ranks)
-    scratch, messages = needs(options, ranks, clock)
+    if clock:
+        nodes = clock.nodes
+    scratch, messages = needs(options, ranks, clock, nodes)
     if options.backend != "cpu":
-        return gpu.open_session(options, largest, scratch)
+        session = gpu.open_session(options, largest, scratch)
+        session.nodes = nodes
+        return session
     _check_memory(options, ranks, here, scratch)
     stamps = messages if clock else 0
     if launcher.launched():
@@ -66,27 +73,32 @@ def open_session(options: Options) -> Session:
         )
     else:
         crew = LocalCrew(ranks, largest, scratch, timeout=options.timeout, pin=options.pin, stamps=stamps)
-    return Session(
+    session = Session(
         crew,
         eager_bytes=options.eager_bytes,
         cache_bytes=last_level_cache(),
         fault=fault_from_environment(),
         clock=clock,
     )
+    session.nodes = nodes
+    return session
 
 
-def needs(options: Options, ranks: int, clock: FabricClock | None) -> tuple[int, int]:
+def needs(options: Options, ranks: int, clock: FabricClock | None, nodes: Nodes = None) -> tuple[int, int]:
     """(bytes of SCRATCH, messages sent) of the neediest rank over the sizes and algorithms asked for."""
     sizes = options.sizes()
     scratch = messages = 0
     for collective in (COLLECTIVES[name] for name in options.collectives):
-        for candidate in _candidates(algorithms_for(options, collective.name), collective.name):
+        names = algorithms_for(options, collective.name)
+        for candidate in distinct(collective, ranks, nodes) if "auto" in names else names:
+            if candidate in REFERENCES:
+                continue
             for dtype in options.dtypes:
                 d = find_device_dtype(dtype)
                 for mode in modes_for(options, collective):
                     counts = [collective.count_of(ranks, size // d.itemsize) for size in sizes]
                     jobs = [
-                        job_for(options, collective.name, candidate, n, dtype, "sum", mode, ranks, clock)
+                        job_for(options, collective.name, candidate, n, dtype, "sum", mode, ranks, clock, nodes)
                         for n in counts
                     ]
                     # A size of its own has no more messages than the largest cut into as many slices.
@@ -99,17 +111,11 @@ def needs(options: Options, ranks: int, clock: FabricClock | None) -> tuple[int,
                         channels=options.channels,
                         slices=max(job.slices for job in jobs),
                         in_place=mode == "in_place",
+                        nodes=nodes,
                     )
                     scratch = max(scratch, schedule.scratch * d.itemsize)
                     messages = max(messages, stamps_needed(schedule.tables))
     return scratch, messages
-
-
-def _candidates(names: list[str], collective: str) -> list[str]:
-    """The schedules behind names: "auto" stands for all."""
-    if "auto" in names:
-        return list(algorithms(collective))
-    return [name for name in names if name not in REFERENCES]
 
 
 def job_for(
@@ -122,6 +128,7 @@ def job_for(
     mode: str,
     ranks: int,
     clock: FabricClock | None,
+    nodes: Nodes = None,
 ) -> Job:
     """count: elements of a block (collectives/collective.py); op: "none" where nothing is reduced."""
     c = COLLECTIVES[collective]
@@ -136,7 +143,7 @@ def job_for(
         slices = default_slices(algorithm, ranks, nbytes, CPU_SLICES if options.backend == "cpu" else GPU_SLICES)
     root = (options.root or 0) if c.rooted else 0
     op = op if c.reduces else "sum"
-    return Job(algorithm, count, dtype, op, mode == "in_place", options.channels, slices, c.name, root)
+    return Job(algorithm, count, dtype, op, mode == "in_place", options.channels, slices, c.name, root, nodes)
 
 
 def _same_backend(backends: list[str]) -> None:

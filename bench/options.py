@@ -49,8 +49,8 @@ class Options:
     collectives have (collectives.REGISTRY), "auto", "mpi-native", "numpy", "nccl"; ops: for those that reduce; backend:
     gpu.BACKENDS; gpus: how many, or
     None for all; backend_note: why `checked` chose the backend; ranks: local emulated ranks (ignored under
-    mpirun); transport: auto, shared, mpi; slices: pieces of a chunk in flight; node_size: under mpirun, take so many
-    consecutive ranks as one host; modes: "out_of_place", "in_place"; nccl_...: how "nccl" is
+    mpirun); transport: auto, shared, mpi; slices: pieces of a chunk in flight; node_size: take so many
+    consecutive ranks as one node; modes: "out_of_place", "in_place"; nccl_...: how "nccl" is
     measured (transports.nccl.How).
 
     fabric: a system card's name or file: times are then virtual, on that network. Only with it: overrides: "nic.rate=400Gb/s", ...;
@@ -112,6 +112,8 @@ def checked(options: Options, *, mpi: bool) -> Options:
     for name, value in (("--channels", options.channels), ("--slices", options.slices)):
         if value is not None and not 1 <= value <= 1024:
             raise OptionError(f"{name} {value}: accepted are 1 to 1024")
+    if options.node_size is not None and options.node_size < 1:
+        raise OptionError(f"--node-size {options.node_size}: accepted are 1 or more ranks a node")
     if options.transport not in ("auto", "shared", "mpi"):
         raise OptionError(f"--transport {options.transport}: accepted are auto, shared, mpi")
     if not 0 < options.effort.budget < SECONDS_MAX:
@@ -146,8 +148,6 @@ def checked(options: Options, *, mpi: bool) -> Options:
             raise OptionError(
                 "--algo mpi-native is the MPI library's own and needs an MPI job: mpirun -np 2 busbw sweep --algo mpi-native"
             )
-        if options.node_size is not None:
-            raise OptionError("--node-size splits the ranks of an MPI job; local emulated ranks are always one host")
         if chosen.backend == "cpu":
             ranks = options.ranks if options.ranks is not None else max(2, min(8, room()))
         else:

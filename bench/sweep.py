@@ -94,7 +94,7 @@ def sweep(
         for mode in modes_for(options, collective):
             progress(index, len(cells), f"{said} {mode.replace('_', '-')}")
             chosen = chooser.choose(collective.name, algorithm, count, dtype, op, mode)
-            job = job_for(options, collective.name, chosen, count, dtype, op, mode, session.ranks, clock)
+            job = job_for(options, collective.name, chosen, count, dtype, op, mode, session.ranks, clock, session.nodes)
             if chosen in REFERENCES:
                 try:
                     session.prepare(job)

@@ -81,7 +81,8 @@ def add_arguments(parser) -> None:
     how.add_argument("--channels", type=int, default=1, metavar="N", help="independent rings or trees (default 1)")
     how.add_argument("--slices", type=int, metavar="N", help="pieces of a chunk in flight (default: by size)")
     how.add_argument("--node-size", type=int, metavar="N", help=(
-        "under mpirun: take every N consecutive ranks as a host of their own, to try the hybrid on one machine"
+        "take every N consecutive ranks as a node: for node-aware algorithms (hierarchical, node-tree, torus), and under mpirun "
+        "also for the transport, to try the hybrid on one machine (default: hosts, with --fabric the system's nodes)"
     ))  # fmt: skip
     how.add_argument("--eager", metavar="SIZE", help="largest message sent through a mailbox (default 512)")
     how.add_argument(

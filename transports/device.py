@@ -230,7 +230,7 @@ class DeviceSession:
         self.message_modes: dict[str, int] = {}
         self.chosen = ""  # the way the prepared job takes
         self.epoch = 1
-        self.fault = self.clock = None  # as session.Session has them
+        self.fault = self.clock = self.nodes = None  # as session.Session has them
         self._open_nccl, self._nccl, self._how = open_nccl, None, nccl
         self._nccl_buffers: np.ndarray | None = None  # as `buffers`, where NCCL has its own
         self._nccl_graphs: dict[int, list] = {}  # all-reduces of the prepared job in a graph -> each device's
@@ -300,7 +300,7 @@ class DeviceSession:
             return
         schedule = build(
             job.algorithm, self.ranks, job.count, collective=job.of, root=job.root,
-            channels=job.channels, slices=job.slices, in_place=job.in_place,
+            channels=job.channels, slices=job.slices, in_place=job.in_place, nodes=job.nodes,
         )  # fmt: skip
         if schedule.scratch * d.itemsize > self.scratch_bytes:
             raise Unavailable(

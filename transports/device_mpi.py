@@ -354,7 +354,7 @@ class DeviceMpiSession:
         self.crew = JobCrew(comm, "gpu-mpi-aware" if aware else "gpu-mpi-staged")
         self.job: Job | None = None
         self.message_modes: dict[str, int] = {}
-        self.clock = None  # as session.Session has it
+        self.clock = self.nodes = None  # as session.Session has them
         self._flush, self._open_nccl, self._nccl = flush, open_nccl, None
         self._tables = [gpu.allocate(256 * 8) for _ in range(2)]
         self._counter = gpu.allocate(256)
@@ -395,6 +395,7 @@ class DeviceMpiSession:
             slices=job.slices,
             in_place=job.in_place,
             root=job.root,
+            nodes=job.nodes,
         )
         for what, need, have in (
             ("message", nbytes, self.buffer_bytes),

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..collectives.collective import COLLECTIVES, Collective
+from ..collectives.nodes import Nodes
 from ..errors import UserError
 
 OK, ABORTED, MPI_FAILED = 0, 1, 2  # how a walk or a library's call ended
@@ -26,7 +27,7 @@ class Unavailable(UserError):
 @dataclass(frozen=True)
 class Job:
     """One collective by an algorithm: blocks of `count` elements of dtype (collectives/collective.py), reduced with op where it
-    reduces."""
+    reduces; nodes: what the algorithm shall take for them (collectives/nodes.py), a number or a tuple."""
 
     algorithm: str
     count: int
@@ -37,6 +38,7 @@ class Job:
     slices: int = 1
     collective: str = "all_reduce"
     root: int = 0
+    nodes: Nodes = None
 
     @property
     def of(self) -> Collective:
@@ -91,6 +93,7 @@ class Session(Protocol):
     is_root: bool
     crew: Any  # session.Crew
     clock: Any  # clock.Clock, or None where times are wall-clock
+    nodes: Nodes  # where the ranks are
     message_modes: dict[str, int]
     """How many messages of the prepared job move in which way, over the ranks of this process."""
     itemsize: int

@@ -111,6 +111,15 @@ def together(phase: str):
         yield
 
 
+def nodes_of(comm, node_size: int | None) -> tuple[int, ...]:
+    """The node of each rank, named by its first: the host, or every node_size consecutive ranks of it."""
+    node = comm.Split_type(load().COMM_TYPE_SHARED)
+    if node_size:
+        node = node.Split(node.rank // node_size, node.rank)
+    with together("meeting the other ranks"):
+        return tuple(comm.allgather(node.bcast(comm.rank)))
+
+
 def _no_room(layout: Layout) -> str | None:
     """What to do where this host's memory for shared windows is smaller than a layout; None: it fits."""
     try:

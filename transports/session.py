@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from ..collectives import build
+from ..collectives.nodes import Nodes
 from ..collectives.schedule import INPUT, OUTPUT, SCRATCH, Schedule
 from ..kernels import cpu
 from ..kernels.dtypes import find_dtype
@@ -122,6 +123,7 @@ class Session:
         self._compiled: set[tuple] = set()
         self._plans: dict[Job, tuple[Schedule, Causality]] = {}
         self.clock = clock
+        self.nodes: Nodes = None
         self._timekeepers: list[Timekeeper] = []
         if clock:
             if clock.ranks != crew.ranks:
@@ -213,7 +215,7 @@ class Session:
         if key not in self._plans:
             schedule = build(
                 job.algorithm, self.ranks, job.count, collective=job.of, root=job.root,
-                channels=job.channels, slices=job.slices, in_place=job.in_place,
+                channels=job.channels, slices=job.slices, in_place=job.in_place, nodes=job.nodes,
             )  # fmt: skip
             if len(self._plans) > 8:
                 self._plans.clear()

@@ -32,7 +32,7 @@ def default_slices(algorithm: str, ranks: int, nbytes: int, sizes: SliceSizes = 
     """Into how many slices to cut a chunk of a message of `nbytes` so that slices pipeline without drowning in steps."""
     if nbytes < sizes.from_message:
         return 1
-    if algorithm == "tree":
+    if algorithm in ("tree", "node-tree"):
         chunk, slice_bytes = nbytes // 2, sizes.tree
     elif ranks <= 2:
         return 1  # nothing is forwarded, so nothing is gained

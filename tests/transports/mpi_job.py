@@ -27,6 +27,7 @@ def tried(comm, transport: str, node_size: int | None) -> dict:
     """Every algorithm over the ranks of `comm`: {ranks, transport, checks, bad: what was wrong} on its first rank."""
     crew = mpi.MpiCrew(1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size, timeout=600)
     session = Session(crew, cache_bytes=1 << 16)
+    nodes = mpi.nodes_of(comm, node_size) if node_size else 2
     bad, checks, refused = [], 0, set()
     for algorithm in TRIED:
         for in_place in (False, True):
@@ -34,7 +35,7 @@ def tried(comm, transport: str, node_size: int | None) -> dict:
                 if algorithm == "mpi-native" and (dtype == "bfloat16" or op == "avg"):
                     continue
                 data = pattern(dtype, op, session.ranks)
-                session.prepare(Job(algorithm, count, dtype, op, in_place, channels=2, slices=3))
+                session.prepare(Job(algorithm, count, dtype, op, in_place, channels=2, slices=3, nodes=nodes))
                 for start in range(2):
                     session.fill(data.table, start)
                     session.run()
@@ -52,7 +53,7 @@ def tried(comm, transport: str, node_size: int | None) -> dict:
                 for dtype, op, count in (("float32", "sum", 3), ("float64", "sum", 2500)):
                     root = count % session.ranks
                     data = pattern(dtype, op, session.ranks)
-                    job = Job(algorithm, count, dtype, op, in_place, 2, 2, collective.name, root)
+                    job = Job(algorithm, count, dtype, op, in_place, 2, 2, collective.name, root, nodes)
                     try:
                         session.prepare(job)
                     except Unavailable:

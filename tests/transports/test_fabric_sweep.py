@@ -9,7 +9,7 @@ import pytest
 from busbw.bench import record
 from busbw.bench.emulate import fabric_clock, sample_seed
 from busbw.bench.table import row
-from busbw.collectives import ALGORITHMS, build
+from busbw.collectives import ALGORITHMS, build, distinct
 from busbw.errors import UserError
 from busbw.fabric import simulate
 from busbw.fabric.cards.card import load
@@ -38,7 +38,7 @@ def test_every_algorithm_takes_the_time_that_simulate_computes():
         options = simulate.Options((6,), (r.size_bytes,), (r.algorithm,), model="replay")
         assert r.out_of_place.seconds == simulate.evaluate(system, options, point).seconds
         for timing, in_place in ((r.out_of_place, False), (r.in_place, True)):
-            schedule = build(r.chosen, 6, r.count, channels=r.channels, slices=r.slices, in_place=in_place)
+            schedule = build(r.chosen, 6, r.count, channels=r.channels, slices=r.slices, in_place=in_place, nodes=2)
             assert timing.seconds == replay(schedule, clock.network_of(r.chosen), 4).seconds
 
 
@@ -66,7 +66,8 @@ def test_auto_is_the_fastest_of_all():
     best = busbw.sweep(algorithms="auto", **given).records
     every = busbw.sweep(algorithms="all", **given).records
     for b in best:
-        assert b.best.seconds == min(r.best.seconds for r in every if r.size_bytes == b.size_bytes)
+        tried = [r for r in every if r.size_bytes == b.size_bytes and r.algorithm in distinct("all_reduce", 4, 8)]
+        assert b.best.seconds == min(r.best.seconds for r in tried)
 
 
 def test_noise_gives_samples_that_a_seed_repeats():
