@@ -29,6 +29,7 @@ from ..collectives import build
 from ..collectives.schedule import INPUT, OUTPUT, SCRATCH
 from ..kernels.cuda_source import THREADS
 from ..kernels.dtypes import find_device_dtype
+from . import nccl_calls
 from .device_programs import Codes, calls, largest_call, steps_of
 from .gate import Gate, in_parts
 from .interface import Answers, Job, Stalled, Unavailable
@@ -344,6 +345,7 @@ class DeviceSession:
     def _prepare_nccl(self, job: Job) -> None:
         if self._open_nccl is None:
             raise Unavailable("--algo nccl goes through CuPy; accepted: with --backend cupy")
+        nccl_calls.check(job)
         if self._nccl is None:
             self._nccl = self._open_nccl([self.devices[i].id for i in self.device_of.values()])
         self._nccl_codes = self._nccl.codes(job.dtype, job.op)
@@ -483,7 +485,7 @@ class DeviceSession:
     def _enqueue(self, inner: int, *, launch_each: bool = False) -> None:
         """Put `inner` all-reduces into the devices' streams; launch_each: walk with a launch for each, too."""
         if self.chosen == "nccl":
-            self._all_reduce_by_nccl(inner)
+            self._run_nccl(inner)
             return
         if self.chosen == "steps":
             for e in range(self.epoch, self.epoch + inner):
@@ -493,12 +495,13 @@ class DeviceSession:
         for part in [1] * inner if launch_each else [inner]:
             self._walk(part)
 
-    def _all_reduce_by_nccl(self, inner: int) -> None:
-        receives = [self._address(r, OUTPUT) for r in self.crew.mine]
-        sends = receives if self.job.in_place else [self._address(r, INPUT) for r in self.crew.mine]
+    def _run_nccl(self, inner: int) -> None:
+        buffers = [(self._address(r, INPUT), self._address(r, OUTPUT)) for r in self.crew.mine]
         streams = [self.devices[i].stream_address for i in self.device_of.values()]
         for _ in range(inner):
-            self._nccl.all_reduce(sends, receives, self.job.count, self._nccl_codes, streams)
+            self._nccl.run(
+                self.job, self.ranks, list(self.crew.mine), buffers, self.itemsize, self._nccl_codes, streams
+            )
 
     def _nccl_graph(self, inner: int) -> list:
         """A graph of `inner` all-reduces for each device, captured once a job."""
@@ -506,7 +509,7 @@ class DeviceSession:
             for device in self.devices:
                 device.begin_capture()
             try:
-                self._all_reduce_by_nccl(inner)
+                self._run_nccl(inner)
             finally:
                 self._nccl_graphs[inner] = [device.end_capture() for device in self.devices]
         return self._nccl_graphs[inner]
@@ -523,7 +526,7 @@ class DeviceSession:
             self.crew.barrier()
             began = time.perf_counter()
             for _ in range(inner):
-                self._all_reduce_by_nccl(1)
+                self._run_nccl(1)
                 self._finish()
             return time.perf_counter() - began
         graphs = self._nccl_graph(inner)

@@ -48,6 +48,7 @@ from ..collectives.schedule import (
     scratch_elements,
 )
 from ..kernels.dtypes import find_device_dtype
+from . import nccl_calls
 from .gpu_crew import JobCrew
 from .interface import Answers, Job, Stalled, Unavailable
 from .nccl import Group
@@ -382,6 +383,7 @@ class DeviceMpiSession:
                 raise Unavailable(f"{nbytes} bytes of message, but the session was opened for {self.buffer_bytes}")
             if self._open_nccl is None:
                 raise Unavailable("--algo nccl goes through CuPy; accepted: with --backend cupy")
+            nccl_calls.check(job)
             if self._nccl is None:
                 self._nccl = self._open_nccl()
             self._nccl_codes = self._nccl.codes(job.dtype, job.op)
@@ -449,11 +451,10 @@ class DeviceMpiSession:
             for _ in range(inner):
                 self.walker.run(self._table, self.itemsize, self.job.in_place)
             return
-        receive = self.walker.buffers[OUTPUT]
-        send = receive if self.job.in_place else self.walker.buffers[INPUT]
+        buffers = [(self.walker.buffers[INPUT], self.walker.buffers[OUTPUT])]
         stream = self.gpu.stream_address(COMPUTE)
         for _ in range(inner):
-            self._nccl.all_reduce([send], [receive], self.job.count, self._nccl_codes, [stream])
+            self._nccl.run(self.job, self.ranks, [self.rank], buffers, self.itemsize, self._nccl_codes, [stream])
         self.gpu.finish(self.gpu.record(COMPUTE))
         if problem := self._nccl.failed():
             raise RuntimeError(f"NCCL: {problem}")

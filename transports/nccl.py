@@ -1,4 +1,4 @@
-"""NCCL's own all-reduce through CuPy, measured beside ours: one rank a GPU, of this process or of an MPI job.
+"""NCCL's own collectives through CuPy, measured beside ours: one rank a GPU, of this process or of an MPI job.
 
 NCCL chooses algorithm and protocol by itself; NCCL_ALGO and NCCL_PROTO, if set, go into the record (`settings`). What CuPy has no
 call for, memory of NCCL's own and its registration, goes to the same library by ctypes (`Library`).
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..kernels.dtypes import find_device_dtype
-from .session import Unavailable
+from .interface import Job, Unavailable
+from .nccl_calls import CALLS, GROUPED, call_of
 
 OPS = {"sum": "NCCL_SUM", "prod": "NCCL_PROD", "min": "NCCL_MIN", "max": "NCCL_MAX", "avg": "NCCL_AVG"}
 DTYPES = {
@@ -86,7 +87,7 @@ class Library:
 
 
 class Group:
-    """Communicators of all ranks of this process, one a GPU; `all_reduce` puts one all-reduce into their streams."""
+    """Communicators of all ranks of this process, one a GPU; `run` puts one collective into their streams."""
 
     def __init__(self, nccl, communicators: Sequence[Any], library: Library | None = None):
         self._nccl, self._communicators, self._library = nccl, list(communicators), library
@@ -134,16 +135,26 @@ class Group:
         self._registered += [(register, i, handle.value) for i, handle in enumerate(handles)]
         return made
 
-    def all_reduce(
-        self, sends: Sequence[int], receives: Sequence[int], count: int, codes: tuple[int, int], streams: Sequence[int]
+    def run(
+        self,
+        job: Job,
+        ranks: int,
+        mine: Sequence[int],
+        buffers: Sequence[tuple[int, int]],
+        itemsize: int,
+        codes,
+        streams,
     ) -> None:
-        """Addresses and CUstreams of each rank of this process, in the ranks' order; codes: of `codes`."""
-        alone = len(self._communicators) == 1
-        if not alone:
+        """Put one collective into the streams of this process's ranks.
+
+        mine: their numbers; buffers: (address of INPUT, of OUTPUT) of each; codes: of `codes`; streams: CUstreams.
+        """
+        together = len(self._communicators) > 1 or job.collective in GROUPED
+        if together:
             self._nccl.groupStart()
-        for communicator, send, receive, stream in zip(self._communicators, sends, receives, streams):
-            communicator.allReduce(send, receive, count, *codes, stream)
-        if not alone:
+        for communicator, rank, (given, taken), stream in zip(self._communicators, mine, buffers, streams):
+            CALLS[job.collective](call_of(job, communicator, rank, ranks, given, taken, itemsize, codes, stream))
+        if together:
             self._nccl.groupEnd()
 
     def failed(self) -> str | None:

@@ -6,7 +6,7 @@ import numpy as np
 
 
 class FakeNccl:
-    """NCCL's numbers of NCCL 2 (nccl.h), and all-reduce of float32 and int64 on host memory."""
+    """NCCL's numbers of NCCL 2 (nccl.h), and its collectives of float32 and int64 on host memory."""
 
     NCCL_SUM, NCCL_PROD, NCCL_MAX, NCCL_MIN, NCCL_AVG = range(5)
     NCCL_INT64, NCCL_FLOAT32 = 4, 7
@@ -26,11 +26,32 @@ class FakeNccl:
             def initAll(devices):
                 return [NcclCommunicator(len(devices), b"", rank) for rank in range(len(devices))]
 
-            def allReduce(self, send, receive, count, dtype, op, stream):
+            def _ask(self, what, *arguments):
                 assert outer.depth or self.size == 1, "several ranks of one thread need a group"
-                outer.pending.append((send, receive, count, dtype, op))
+                outer.pending.append((what, self.rank, *arguments))
                 if not outer.depth:
                     outer.flush()
+
+            def allReduce(self, send, receive, count, dtype, op, stream):
+                self._ask("all_reduce", send, receive, count, dtype, op, 0)
+
+            def reduceScatter(self, send, receive, count, dtype, op, stream):
+                self._ask("reduce_scatter", send, receive, count, dtype, op, 0)
+
+            def allGather(self, send, receive, count, dtype, stream):
+                self._ask("all_gather", send, receive, count, dtype, 0, 0)
+
+            def broadcast(self, send, receive, count, dtype, root, stream):
+                self._ask("broadcast", send, receive, count, dtype, 0, root)
+
+            def reduce(self, send, receive, count, dtype, op, root, stream):
+                self._ask("reduce", send, receive, count, dtype, op, root)
+
+            def send(self, send, count, dtype, peer, stream):
+                self._ask("send", send, count, dtype, peer)
+
+            def recv(self, receive, count, dtype, peer, stream):
+                self._ask("recv", receive, count, dtype, peer)
 
             def check_async_error(self):
                 if outer.error:
@@ -60,21 +81,45 @@ class FakeNccl:
         else:
             self.reduce(calls)
 
-    def reduce(self, calls):
-        self.reduced += 1
-        ((count, dtype, op),) = {call[2:] for call in calls}  # all ranks say the same
+    def array(self, address, count, dtype):
         storage = {self.NCCL_FLOAT32: np.float32, self.NCCL_INT64: np.int64}[dtype]
+        return np.frombuffer((ctypes.c_uint8 * (count * np.dtype(storage).itemsize)).from_address(address), storage)
 
-        def array(address):
-            return np.frombuffer((ctypes.c_uint8 * (count * np.dtype(storage).itemsize)).from_address(address), storage)
+    def reduce(self, calls):
+        """What a group of calls asks for, of whichever kind."""
+        self.reduced += 1
+        if calls[0][0] in ("send", "recv"):
+            return self.exchange(calls)
+        ((what, count, dtype, op, root),) = {(c[0], *c[4:]) for c in calls}  # all ranks say the same
+        p = len(calls)
+        assert sorted(c[1] for c in calls) == list(range(p))
+        given = count * p if what == "reduce_scatter" else count
+        inputs = np.stack([self.array(c[2], given, dtype) for c in sorted(calls, key=lambda c: c[1])])
+        if what == "broadcast":
+            result = inputs[root]
+        elif what == "all_gather":
+            result = inputs.ravel()
+        else:
+            ufunc = {self.NCCL_SUM: np.add, self.NCCL_AVG: np.add, self.NCCL_MAX: np.maximum, self.NCCL_MIN: np.minimum}
+            result = ufunc[op].reduce(inputs, axis=0)
+            if op == self.NCCL_AVG:
+                result = result / np.float32(p)
+        for _, rank, _, receive, *_ in calls:
+            if what == "reduce_scatter":
+                self.array(receive, count, dtype)[:] = result[rank * count : (rank + 1) * count]
+            elif what != "reduce" or rank == root:
+                self.array(receive, len(result), dtype)[:] = result
 
-        inputs = np.stack([array(send) for send, *_ in calls])
-        ufunc = {self.NCCL_SUM: np.add, self.NCCL_AVG: np.add, self.NCCL_MAX: np.maximum, self.NCCL_MIN: np.minimum}[op]
-        result = ufunc.reduce(inputs, axis=0)
-        if op == self.NCCL_AVG:
-            result = result / np.float32(len(calls))
-        for _, receive, *_ in calls:
-            array(receive)[:] = result
+    def exchange(self, calls):
+        """Sends and receives of a group: the k-th from a to b meets the k-th there."""
+        under_way = {}
+        for what, rank, address, count, dtype, peer in calls:
+            if what == "send":
+                under_way.setdefault((rank, peer), []).append(self.array(address, count, dtype).copy())
+        for what, rank, address, count, dtype, peer in calls:
+            if what == "recv":
+                self.array(address, count, dtype)[:] = under_way[peer, rank].pop(0)
+        assert not any(under_way.values())
 
 
 class FakeLibrary:

@@ -7,7 +7,8 @@ import shim_device
 from busbw.bench.measure import Effort, measure
 from busbw.bench.options import OptionError, Options, checked
 from busbw.bench.pattern import pattern
-from busbw.transports import nccl
+from busbw.collectives.collective import COLLECTIVES
+from busbw.transports import nccl, nccl_calls
 from busbw.transports.device import DeviceSession
 from busbw.transports.session import Job, Unavailable
 from fake_nccl import FakeLibrary, FakeNccl
@@ -34,6 +35,27 @@ def test_nccl_is_called_for_all_ranks_at_once_and_its_result_is_checked(ranks, d
     assert fake.alive == ranks
     s.close()
     assert fake.alive == 0
+
+
+@pytest.mark.parametrize("collective", list(nccl_calls.CALLS))
+def test_every_collective_of_nccls_is_called_and_checked(collective):
+    for ranks in (1, 3):
+        fake = FakeNccl()
+        s = session(fake, ranks, ranks)
+        data = pattern("float32", "sum", ranks, seed=2)
+        for in_place in (False, True) if COLLECTIVES[collective].in_place else (False,):
+            s.prepare(Job("nccl", 50, "float32", "sum", in_place, collective=collective, root=ranks - 1))
+            s.fill(data.table)
+            s.run()
+            assert fake.reduced and s.check(data) == 0, (ranks, in_place)
+        s.close()
+
+
+def test_what_nccl_has_not_is_refused():
+    s = session(FakeNccl(), 2, 2)
+    with pytest.raises(Unavailable, match="NCCL has no pingpong; accepted: all_reduce, "):
+        s.prepare(Job("nccl", 50, "float32", "sum", collective="pingpong"))
+    s.close()
 
 
 @pytest.mark.parametrize("register, kind", [(1, "local"), (2, "symmetric")])
