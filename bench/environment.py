@@ -16,6 +16,17 @@ import numpy as np
 from .. import __version__
 from ..transports.affinity import quota, text_of, usable
 
+SETTINGS = (
+    "NCCL_",
+    "RCCL_",
+    "UCX_",
+    "FI_",
+    "OMPI_MCA_coll_",
+    "OMPI_MCA_pml",
+    "OMPI_MCA_btl",
+    "MPIR_CVAR_",
+    "I_MPI_ADJUST_",
+)
 _CPU = Path("/sys/devices/system/cpu")
 
 
@@ -42,11 +53,17 @@ def environment(hostnames: list[str] | None = None, mpi: str | None = None) -> d
         "clocksource": text_of(Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")),
         "gpus": gpus(),
         "mpi": mpi,
+        "settings": settings(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "numba": numba.__version__,
         "command": " ".join(["busbw", *sys.argv[1:]]),
     }
+
+
+def settings() -> dict[str, str]:
+    """Environment variables that change what a communication library does, by name."""
+    return {k: v[:200] for k, v in sorted(os.environ.items()) if k.startswith(SETTINGS)}
 
 
 def _chosen(path: Path) -> str | None:

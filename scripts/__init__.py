@@ -25,6 +25,7 @@ COMMANDS = (
     "plot",
     "report",
     "export",
+    "tune",
     "fit",
     "doctor",
     "verify",
