@@ -6,6 +6,7 @@ do. A node has a n-th of what must be known everywhere, so (n-1)/n S must leave 
     ring           busbw <= B                            every channel enters and leaves a node once a step
     tree, any      busbw <= B * n/(n-1) * (p-1)/p        two nodes: almost 2 B, since each sends its sum once to the other
     SHARP          busbw <= 2 B * (p-1)/p                the switches add: a node sends S once, and gets S once
+    inside nodes   busbw <= L * m/(m-1) * (p-1)/p        each rank hands on what it does not keep, by whatever algorithm
     in a node      busbw <= L, with NVLink SHARP 2 L * (p-1)/(p+1)   (Klenk et al. 2020, section 3)
 """
 
@@ -18,8 +19,8 @@ from ..fabric.library.predict import Platform
 
 TOLERANCE = 1.02  # of rounding in a table, and of a clock
 # What the wire carries over what NCCL counts on (src/graph/topo.h): NVLink 25 GB/s a link
-# over 20 to 20.6, PCIe Gen4 x16 31.5 over 24.
-WIRE = {"nvlink": 1.25, "pcie": 31.5 / 24}
+# over 20 to 20.6, PCIe Gen4 x16 31.5 over 24, Infinity Fabric 64 a link over 48.
+WIRE = {"nvlink": 1.25, "pcie": 31.5 / 24, "xgmi": 64 / 48}
 
 
 class Limits(NamedTuple):
@@ -45,7 +46,9 @@ def limits(machine: Platform, ranks: int, nodes: int, collective: str) -> Limits
     wire = node * domains / (domains - 1) * part
     helped = 2 * node * part if twice else wire
     ring = min(node, machine.link_rate)
-    local = links * (2 if machine.multicast and twice else 1)
+    inside_ranks = max(1.0, ranks / domains)  # of which each hands on what it has not to keep
+    local = math.inf if inside_ranks <= 1 else links * part * inside_ranks / (inside_ranks - 1)
+    local *= 2 if machine.multicast and twice else 1
     return Limits(
         ring, min(wire, local), min(max(wire, helped), local), "NICs" if node < machine.link_rate else "links", node
     )

@@ -102,7 +102,7 @@ def _of_words(base, table, given, gpu, nodes, known, assumed) -> Situation:
         nodes=nodes,
         ranks=base.ranks,
         per_node=-(-base.ranks // nodes),
-        library=f"NCCL {base.run.library.removeprefix('nccl-')}" if base.run.library else "",
+        library=_library_words(table, base.run),
         algorithm="",
         size=None,
         seconds=None,
@@ -113,8 +113,15 @@ def _of_words(base, table, given, gpu, nodes, known, assumed) -> Situation:
     except Skipped as e:
         return _replaced(base, nodes=nodes, known=tuple(known), assumed=tuple(assumed), missing=str(e))
     assumed += [a for a in machine.assumed if "release is not stated" not in a]
-    run = base.run._replace(without_protocols=machine.run.without_protocols)
+    run = base.run._replace(library=machine.run.library, without_protocols=machine.run.without_protocols)
     return _replaced(base, platform=machine.platform, run=run, nodes=nodes, known=tuple(known), assumed=tuple(assumed))
+
+
+def _library_words(table: Table, run: Run) -> str:
+    """As a published point names its library."""
+    if table.system.rccl or "rccl" in table.tool or run.library == "rccl":
+        return f"RCCL {table.system.rccl}".strip()
+    return f"NCCL {run.library.removeprefix('nccl-')}" if run.library else ""
 
 
 def _replaced(situation: Situation, **changes) -> Situation:

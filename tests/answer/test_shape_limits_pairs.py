@@ -44,7 +44,8 @@ def test_a_ring_of_nodes_is_bound_by_their_nics_and_two_nodes_may_pass_it_almost
     # By hand: each node sends (n-1)/n of S and gets as much again, S = busbw * t / (2 (p-1)/p).
     p = 8 * nodes
     seconds = 2 * (nodes - 1) / nodes / node
-    assert math.isclose(min(2 * (p - 1) / p / seconds, machine.link_rate * 1.25), found.wire, rel_tol=1e-9)
+    inside = 2 * 7 / 8 / (machine.link_rate * 1.25)  # each rank of a node sends 7/8 of S twice
+    assert math.isclose(2 * (p - 1) / p / max(seconds, inside), found.wire, rel_tol=1e-9)
     assert found.ring <= found.wire <= found.helped
 
 
