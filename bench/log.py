@@ -182,13 +182,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One figure between two named ends: bandwidth in bytes a second, or seconds."""
+    """Figures between two named ends: bandwidth from source to target in bytes a second, seconds one way; both: the bandwidth of
+    both ways at once, added up."""
 
     line: int
     source: str
     target: str
     bandwidth: float | None = None
     seconds: float | None = None
+    both: float | None = None
 
 
 @dataclass(frozen=True)

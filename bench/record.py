@@ -3,7 +3,9 @@
 Every line is a JSON object with ``schema`` ("busbw.result/1") and ``kind``:
 
 - ``measurement``: one size under one algorithm (class ``Record``), with every sample;
-- ``limits``: what this machine's memory allows, measured in the same run (a plain dict under ``limits``).
+- ``limits``: what this machine's memory allows, measured in the same run (a plain dict under ``limits``);
+- ``pairs``: one round of pairs (bench/pairs.py): rows of names, seconds, bytes a second there, back and both ways at once, wrong
+  elements.
 
 Lines are written whole and flushed, so a killed run loses at most the size in progress. A last line cut short by a
 kill is passed over with a note; anything else that does not parse is an error that names the line. Times are in
@@ -23,13 +25,16 @@ from pathlib import Path
 
 from ..collectives.collective import COLLECTIVES
 from ..errors import UserError
+from .log import Pair
 
 SCHEMA = "busbw.result/1"
+PAIRS = "pairs"  # the kind of a line
 LINE_BEGINS = b'{"schema":"busbw.result/'
 MAX_FILE_BYTES = 1 << 30
 MAX_LINE_BYTES = 64 << 20
 INTEGER_MAX = 1 << 60
 TIME_MAX = 1e12  # seconds
+RATE_MAX = 1e18  # bytes a second
 
 
 class RecordError(UserError):
@@ -123,12 +128,14 @@ def busbw_factor(ranks: int, collective: str = "all_reduce") -> float:
 
 @dataclass
 class ResultFile:
-    """What a result file held. limits: the last ``limits`` line or {}; notes: what was passed over."""
+    """What a result file held. limits: the last ``limits`` line or {}; notes: what was passed over; pairs: each in both
+    directions."""
 
     path: str
     records: list[Record]
     limits: dict
     notes: list[str]
+    pairs: list[Pair] = field(default_factory=list)
 
 
 def result_path(text: str, stem: str) -> Path:
@@ -241,13 +248,13 @@ def read(path: str | os.PathLike, *, unfinished: bool = False) -> ResultFile:
             raise RecordError(
                 f"{path}:{number}: not a busbw result line; accepted is a file written by busbw sweep --out ({SCHEMA})"
             ) from None
-        _take(result, value, f"{path}:{number}")
-    if not result.records and not unfinished:
+        _take(result, value, f"{path}:{number}", number)
+    if not result.records and not result.pairs and not unfinished:
         raise RecordError(f"{path}: holds no finished measurement; write one with busbw sweep --out {path}")
     return result
 
 
-def _take(result: ResultFile, value, where: str) -> None:
+def _take(result: ResultFile, value, where: str, number: int) -> None:
     if not isinstance(value, dict) or "schema" not in value:
         raise RecordError(f"{where}: not a busbw result line (no schema); accepted: {SCHEMA}")
     if value["schema"] != SCHEMA:
@@ -257,8 +264,21 @@ def _take(result: ResultFile, value, where: str) -> None:
         result.limits = value["limits"]
     elif kind == "measurement":
         result.records.append(_record(value, where))
+    elif kind == PAIRS and isinstance(value.get("pairs"), list):
+        for row in value["pairs"]:
+            result.pairs += _both_ways(row, where, number)
     else:
-        raise RecordError(f"{where}: kind {str(kind)[:60]!r}; accepted: measurement, limits")
+        raise RecordError(f"{where}: kind {str(kind)[:60]!r}; accepted: measurement, limits, {PAIRS}")
+
+
+def _both_ways(row, where: str, number: int) -> tuple[Pair, Pair]:
+    """One row of a line of pairs."""
+    if not isinstance(row, list) or len(row) != 7 or not all(isinstance(name, str) and name for name in row[:2]):
+        raise RecordError(f"{where}: a row of pairs; accepted: two names, seconds, three bandwidths, wrong elements")
+    if not all(isinstance(v, _NUMBER) and not isinstance(v, bool) and 0 < v < RATE_MAX for v in row[2:6]):
+        raise RecordError(f"{where}: seconds and bandwidths of pairs must be finite numbers > 0")
+    a, b, seconds, there, back, both = row[:6]
+    return Pair(number, a, b, there, seconds, both), Pair(number, b, a, back, seconds, both)
 
 
 _NUMBER = (int, float)

@@ -107,7 +107,7 @@ class Schedule:
     @property
     def scratch(self) -> int:
         """Elements of SCRATCH that the neediest rank uses."""
-        return max((scratch_elements(t) for t in self.tables), default=0)
+        return max((scratch_elements(t) for t in self.tables if len(t)), default=0)
 
     @property
     def channels(self) -> int:

@@ -18,6 +18,8 @@ def results_of(path: str | os.PathLike, ranks: int | None = None) -> ResultFile:
     Raises UserError for a file that cannot be read; RecordError, which says what was found, for a log without any time.
     """
     found, log = opened(path, ranks)
+    if log and log.pairs and not found.records:
+        raise RecordError(f"{path}: holds pairs, which have no curve; busbw pairs --from {Path(path).name} draws them")
     if not found.records:
         seen = f"{len(log.tables)} tables without a usable row" if log and log.tables else "no table in it"
         raise RecordError(
@@ -27,7 +29,7 @@ def results_of(path: str | os.PathLike, ranks: int | None = None) -> ResultFile:
 
 
 def opened(path: str | os.PathLike, ranks: int | None = None) -> tuple[ResultFile, Log | None]:
-    """The records, and the log they are from; None for a result file of busbw. A log may have none, or only pairs.
+    """The records, and the log they are from; None for a result file of busbw with records. A log may have none, or only pairs.
 
     Raises UserError for a file that cannot be read.
     """
@@ -37,6 +39,8 @@ def opened(path: str | os.PathLike, ranks: int | None = None) -> tuple[ResultFil
     except OSError as e:
         raise RecordError(f"{path}: cannot be read: {e.strerror}") from None
     if own:
-        return read(path), None
+        result = read(path)
+        if result.records or not result.pairs:
+            return result, None
     log = read_log(path)
     return records(log, ranks), log

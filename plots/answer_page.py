@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from ..answer.above import explained
-from ..answer.pairs import SLOW, suspects
+from ..answer.pairs import suspects
 from ..answer.situation import Situation
 from ..answer.tables import Answered
 from ..answer.verdict import BAD, HEALTHY, Answer, Judged
@@ -236,7 +236,7 @@ def _map(a: Answered) -> str:
         return ""
     cut = ""
     if len(ends) > MOST_ENDS:
-        slow = [name for name, _, _ in found.ends] + [e for p in found.slow for e in (p.source, p.target)]
+        slow = [end.name for end in found.ends] + [e for p in found.slow for e in (p.source, p.target)]
         ends = list(dict.fromkeys([*slow, *ends]))[:MOST_ENDS]
         cut = f'<p class="note">The slowest {MOST_ENDS} ends are shown.</p>'
     rates = {(p.source, p.target): p.bandwidth for p in a.pairs if p.bandwidth}
@@ -249,14 +249,14 @@ def _map(a: Answered) -> str:
                 cells += "<td>–</td>"
                 continue
             share = min(1.0, rate / found.good)
-            slow = rate < SLOW * found.good
+            slow = rate < found.line * found.good
             cells += (
                 f'<td class="heat{" slow" if slow else ""}" style="--share: {100 * (1 - share):.0f}%">{rate / 1e9:.1f}'
                 f"{' ▼' if slow else ''}</td>"
             )
         rows += f'<tr><th scope="row" class="l">{_e(plain(source, 24))}</th>{cells}</tr>'
     caption = (
-        f"GB/s from each row to each column; shaded by how far below the usual figure, ▼ below {100 * SLOW:.0f} % of it"
+        f"GB/s from each row to each column; shaded by how far below the usual figure, ▼ below {100 * found.line:.0f} % of it"
     )
     head = heads(["from", *(plain(e, 24) for e in ends)])
     table = f'<table class="map" style="--series: {variable(style.VERMILLION)}"><caption>{caption}</caption>{head}'

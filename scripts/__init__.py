@@ -18,6 +18,7 @@ from ..transports.launcher import launched, launched_rank
 
 COMMANDS = (
     "sweep",
+    "pairs",
     "simulate",
     "import",
     "expect",
@@ -34,7 +35,7 @@ COMMANDS = (
     "gpu-selftest",
 )
 
-COMPILING = ("sweep", "simulate", "doctor", "verify", "validate", "gpu-selftest")
+COMPILING = ("sweep", "pairs", "simulate", "doctor", "verify", "validate", "gpu-selftest")
 
 MODULES = {"import": "import_log"}  # where the command's name is a word of Python
 
@@ -47,6 +48,7 @@ busbw measures all-reduce bandwidth, models what it should be, and says whether 
 
   busbw sweep                     measure this machine: a table, a result file, a picture, a report
   mpirun -np 4 busbw sweep        the same over MPI ranks
+  mpirun ... busbw pairs          which host, link or direction is slow: all pairs, in rounds
   busbw simulate SYSTEM           what that system should get, from one node to all its GPUs
   busbw sweep --fabric SYSTEM     run for real, with that system's clock instead of the wall's
   busbw systems                   the systems it knows, every figure with its source

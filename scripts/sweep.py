@@ -7,12 +7,11 @@ if not __package__:
 
 import os
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 from ..errors import UserError, no_room
 from . import _nccl_tests
-from ._progress import ProgressLine
+from ._output import RESULT_FOLDER, Speaker, result_file
 
 HELP = "measure all-reduce, or another collective, over message sizes"
 
@@ -38,8 +37,6 @@ say what busbw has instead.
 
 sizes take K, M and G as powers of two. exit codes: 0 fine, 1 wrong results, 2 bad usage, 3 a rank died or stalled,
 4 no room left to write, 130 Ctrl-C (what was finished is in the table and the file)."""
-
-RESULT_FOLDER = "busbw-results"
 
 
 def add_arguments(parser) -> None:
@@ -171,7 +168,7 @@ def run(args) -> int:
 
     _nccl_tests.check(args)
     options = checked(_options(args, mpi=launcher.launched()), mpi=launcher.launched())
-    with _result_file(args) as out:
+    with result_file(args, "sweep", resume=args.resume) as out:
         _check_json(args)
         return _measured(args, options, out)
 
@@ -184,7 +181,7 @@ def _measured(args, options, out: str | None) -> int:
     from ..bench.table import footer, header, row
     from ..transports.session import Stalled
 
-    said = _Speaker(args.quiet)
+    said = Speaker(args.quiet)
     done: list = []
     finished: list = []
     limits: dict = {}
@@ -299,26 +296,6 @@ def _options(args, *, mpi: bool):
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _result_file(args):
-    """A context that holds the result file and gives its path, on the first rank; None for --no-out."""
-    if args.no_out:
-        if args.out or args.resume:
-            raise UserError("--no-out goes with neither --out nor --resume")
-        return nullcontext()
-    if args.resume and not args.out:
-        raise UserError("--resume needs --out FILE, the file to go on from")
-    from ..transports import launcher
-
-    if launcher.launched_rank() != 0:
-        return nullcontext(args.out or "the first rank's")
-    from ..bench.record import claimed, result_path
-
-    path = result_path(args.out or f"{RESULT_FOLDER}/", "sweep")
-    if args.resume and path != Path(args.out):
-        raise UserError(f"--resume with --out {args.out}: a folder; accepted: the file to go on from")
-    return claimed(path, resume=args.resume)
 
 
 def _check_json(args) -> None:
@@ -443,25 +420,3 @@ def _write(args, options, out, records, said) -> None:
     save_page(report([result]), page)
     said.clear()
     print(f"wrote {picture}\nwrote {page}")
-
-
-class _Speaker:
-    """Table lines on stdout, a progress line on stderr where that is a terminal; nothing from ranks but the first."""
-
-    def __init__(self, quiet: bool):
-        from ..transports import launcher
-
-        self.silent = launcher.launched_rank() != 0
-        self._line = ProgressLine(not quiet)
-
-    def line(self, text: str) -> None:
-        if not self.silent:
-            self.clear()
-            print(text, flush=True)
-
-    def progress(self, index: int, total: int, text: str) -> None:
-        if not self.silent:
-            self._line.progress(index, total, text)
-
-    def clear(self) -> None:
-        self._line.clear()

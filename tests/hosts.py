@@ -62,6 +62,16 @@ def missing() -> str | None:
         subprocess.run(["ip", "netns", "del", name], check=False)
 
 
+def no_netem() -> str | None:
+    """Why links cannot be given a delay here; None: they can."""
+    if why := missing():
+        return why
+    made = subprocess.run(
+        ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"], capture_output=True
+    )
+    return "the kernel has no netem (modprobe sch_netem)" if made.returncode else None
+
+
 @dataclass(frozen=True)
 class Cluster:
     prefix: str
@@ -131,6 +141,18 @@ class Cluster:
     def mend(self, host: int) -> None:
         _ip("-n", f"{self.prefix}-switch", "link", "set", self.names[host], "up")
 
+    def slow(self, host: int, megabits: float) -> None:
+        """Give the host's link another speed, both ways."""
+        for namespace, device in ((self.namespace(host), "eth0"), (f"{self.prefix}-switch", self.names[host])):
+            _shape(namespace, device, megabits, "change")
+
+    def delay(self, host: int, milliseconds: float) -> None:
+        """What the host sends leaves so much later, at the link's speed no more."""
+        subprocess.run(
+            ["ip", "netns", "exec", self.namespace(host), "tc", "qdisc", "replace", "dev", "eth0", "root", "netem", "delay",
+             f"{milliseconds}ms"], check=True, capture_output=True, text=True,
+        )  # fmt: skip
+
     def end(self) -> None:
         """Kill what still runs."""
         for host in range(len(self.names)):
@@ -145,9 +167,9 @@ def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
 
 
-def _shape(namespace: str, device: str, megabits: float) -> None:
+def _shape(namespace: str, device: str, megabits: float, how: str = "add") -> None:
     subprocess.run(
-        ["ip", "netns", "exec", namespace, "tc", "qdisc", "add", "dev", device, "root", "tbf", "rate",
+        ["ip", "netns", "exec", namespace, "tc", "qdisc", how, "dev", device, "root", "tbf", "rate",
          f"{round(megabits * 1e6)}bit", "burst", str(BURST_BYTES), "limit", str(QUEUE_BYTES)],
         check=True, capture_output=True, text=True,
     )  # fmt: skip

@@ -27,7 +27,8 @@ class Unavailable(UserError):
 @dataclass(frozen=True)
 class Job:
     """One collective by an algorithm: blocks of `count` elements of dtype (collectives/collective.py), reduced with op where it
-    reduces; nodes: what the algorithm shall take for them (collectives/nodes.py), a number or a tuple."""
+    reduces. collective: its name, or one that is in no registry; nodes: what the algorithm shall take for them
+    (collectives/nodes.py), a number or a tuple."""
 
     algorithm: str
     count: int
@@ -36,13 +37,13 @@ class Job:
     in_place: bool = False
     channels: int = 1
     slices: int = 1
-    collective: str = "all_reduce"
+    collective: str | Collective = "all_reduce"
     root: int = 0
     nodes: Nodes = None
 
     @property
     def of(self) -> Collective:
-        return COLLECTIVES[self.collective]
+        return self.collective if isinstance(self.collective, Collective) else COLLECTIVES[self.collective]
 
     def elements(self, ranks: int) -> int:
         """Of the larger buffer: the message size."""

@@ -242,7 +242,7 @@ class MpiCrew:
     @activity.setter
     def activity(self, what: str) -> None:
         self.watch.phase = what
-        self.watch.kept = "; finished sizes are kept"
+        self.watch.kept = "; what was finished is kept"
 
     def _abort(self) -> None:
         word = self.arena.word(ABORT)

@@ -123,7 +123,7 @@ class Causality:
 
 def causality(schedule: Schedule) -> Causality:
     """Analyse a schedule (proved sound by collectives/prove.py; a stuck one raises ValueError)."""
-    steps = np.concatenate(schedule.tables)
+    steps = np.concatenate([t for t in schedule.tables if len(t)] or schedule.tables[:1])
     starts = np.concatenate([[0], np.cumsum([len(t) for t in schedule.tables])]).astype(np.int64)
     owner = np.repeat(np.arange(schedule.ranks), np.diff(starts))
     mate = np.full(len(steps), -1, np.int64)
@@ -141,10 +141,15 @@ def causality(schedule: Schedule) -> Causality:
     ):
         raise ValueError(f"{schedule.algorithm}: sends and receives do not match")
     mate[by_send], mate[by_receive] = by_receive, by_send
-    pushable, known, seen, stuck = _walk(steps, starts, owner, mate, schedule.in_place)
+    # Ranks without a step know nothing and nobody knows of them; clocks of those who have some are enough.
+    busy = np.flatnonzero(np.diff(starts))
+    clocks_of = np.searchsorted(busy, owner)
+    pushable, known, seen, stuck = _walk(steps, np.append(starts[busy], len(steps)), clocks_of, mate, schedule.in_place)
     if stuck:
         raise ValueError(f"{schedule.algorithm}: the schedule for {schedule.ranks} ranks gets stuck")
-    return Causality(steps, starts, mate, pushable, known, seen > 0)
+    heard = np.zeros((schedule.ranks, schedule.ranks), np.bool_)
+    heard[np.ix_(busy, busy)] = seen > 0
+    return Causality(steps, starts, mate, pushable, known, heard)
 
 
 @njit(cache=True)

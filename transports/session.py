@@ -146,8 +146,9 @@ class Session:
         totals = np.sum([p.modes for p in self.programs], axis=0) if self.programs else np.zeros(len(MODE_NAMES), int)
         return {name: int(n) for name, n in zip(MODE_NAMES, totals) if n}
 
-    def prepare(self, job: Job) -> None:
-        """Get ready to run `job`; nothing of this is timed. Raises Unavailable."""
+    def prepare(self, job: Job, schedule: Schedule | None = None) -> None:
+        """Get ready to run `job`; nothing of this is timed. schedule: to be run instead of what the registry has of that name; of
+        ranks that the ranks of this process have nothing to do with, tables may be empty. Raises Unavailable."""
         d = find_dtype(job.dtype)
         nbytes = job.elements(self.ranks) * d.itemsize
         if nbytes > self.crew.arena.layout.buffer_bytes:
@@ -173,7 +174,7 @@ class Session:
             self._references[job.algorithm].prepare(job)
             self._reference = self._references[job.algorithm]
             return
-        schedule, known = self._plan(job)
+        schedule, known = (schedule, causality(schedule)) if schedule else self._plan(job)
         if schedule.scratch * d.itemsize > self.crew.arena.layout.scratch_bytes:
             raise Unavailable(
                 f"{job.algorithm} needs {schedule.scratch * d.itemsize} bytes of scratch a rank, but the session was "
@@ -199,7 +200,7 @@ class Session:
             return program
 
         # Lowering compiles the kernels that a program calls; which these are, follows from this.
-        kernels_of = (job.op, d.name, job.collective, job.algorithm, job.in_place, tuning.streaming)
+        kernels_of = (job.op, d.name, job.of.name, job.algorithm, job.in_place, tuning.streaming)
         with nullcontext() if kernels_of in self._compiled else in_turn(f"{job.op}-{d.name}"):
             if kernels_of not in self._compiled:
                 cpu.fill_pointer(d.itemsize)
@@ -242,6 +243,10 @@ class Session:
 
     def check(self, answers: Answers, start: int = 0) -> int:
         """As interface.Session.check."""
+        return int(self.check_each(answers, start).sum())
+
+    def check_each(self, answers: Answers, start: int = 0) -> np.ndarray:
+        """float64 [ranks]: elements of each rank's output that are not what the collective says."""
         job = self.job
         _, count = job.buffer_counts(self.ranks)
         outputs = job.outputs(self.ranks)
@@ -256,8 +261,7 @@ class Session:
                 wrong += cpu.check(output[at : at + n], *answers.answer(contributor), start + source, job.dtype)
             return wrong
 
-        wrong = sum(self.crew.each(work))
-        return int(self.crew.combine(np.array([wrong], np.float64), "sum")[0])
+        return self._by_rank(self.crew.each(work))
 
     @property
     def itemsize(self) -> int:
@@ -290,11 +294,27 @@ class Session:
 
     def time(self, samples: int, inner: int, across: str = "max", fresh: bool = False) -> tuple[np.ndarray, int]:
         """As interface.Session.time."""
-        samples = min(samples, SAMPLES_MAX)
+        return self._combined(self._timed(min(samples, SAMPLES_MAX), inner, fresh), across)
+
+    def time_each(self, samples: int, inner: int) -> np.ndarray:
+        """float64 [ranks, samples]: as `time`, but each rank's own seconds."""
+        results = self._timed(min(samples, SAMPLES_MAX), inner, False)
+        self.all_ok([status for status, _, _ in results])
+        return self._by_rank([taken for _, _, taken in results])
+
+    def _by_rank(self, here: list) -> np.ndarray:
+        """What each rank of this process has, as an array over all ranks."""
+        everywhere = np.zeros((self.ranks, *np.shape(here[0])))
+        for post, value in zip(self.crew.posts, here):
+            everywhere[post.rank] = value
+        return self.crew.combine(everywhere, "sum")
+
+    def _timed(self, samples: int, inner: int, fresh: bool) -> list[tuple[int, int, np.ndarray]]:
+        """(status, samples begun late, seconds) of each rank of this process."""
         epoch, turn = self.epoch, self.turn
         self.turn += samples
         if self._reference:
-            return self._combined(self._reference.time(samples, inner, turn, fresh), across)
+            return self._reference.time(samples, inner, turn, fresh)
         self.epoch += samples * inner
         copy = cpu.pointers("sum", "float32").copy if fresh else 0
         given = self.job.of.input_count(self.ranks, self.job.count) * self.itemsize
@@ -309,10 +329,10 @@ class Session:
             )
             return status, late, out[:samples].copy()
 
-        return self._combined(self.crew.each(work), across)
+        return self.crew.each(work)
 
     def _combined(self, results: list[tuple[int, int, np.ndarray]], across: str) -> tuple[np.ndarray, int]:
-        """Over all ranks, of (status, samples begun late, seconds) of each rank of this process."""
+        """What `_timed` gave, over all ranks."""
         self.all_ok([status for status, _, _ in results])
         taken = np.array([s for _, _, s in results])
         here = (

@@ -17,7 +17,8 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from ...bench.log import Log
+from ...bench.log import Log, System
+from ...bench.record import read as read_own
 from ...errors import UserError
 
 MAX_BYTES = 64 << 30
@@ -25,7 +26,7 @@ OWN = b'{"schema":"busbw.'  # how a result file of busbw begins
 
 
 def read(path: str | os.PathLike) -> Log:
-    """The log in a file. Raises UserError for a file that is missing, no file, or too large."""
+    """The log in a file; of busbw's own, the pairs. Raises UserError for a file that is missing, no file, or too large."""
     from .scan import Scan
 
     path = Path(path)
@@ -38,6 +39,10 @@ def read(path: str | os.PathLike) -> Log:
             raise UserError(f"{path}: more than {MAX_BYTES >> 30} GiB; accepted: a log of at most that")
         with path.open("rb") as file:
             if file.peek(64).startswith(OWN):
+                own = read_own(path)
+                if own.pairs:
+                    lines = own.pairs[-1].line
+                    return Log(str(path), (), System(), lines, lines, pairs=tuple(own.pairs))
                 raise UserError(
                     f"{path}: is a result file of busbw, which every command takes; accepted: a log of another tool"
                 )

@@ -58,8 +58,8 @@ def test_the_node_of_the_slow_pairs_is_named_and_what_one_pair_shows_is_left_ope
         ("404", "699", 86.81),
     ]
     found = pairs.suspects([Pair(i, a, b, v * 1e9) for i, (a, b, v) in enumerate(text)])
-    assert found.ends == (("644", 2, 2),)
-    assert [(p.source, p.target) for p in found.unexplained] == [("284", "678")]
+    assert [(e.name, e.slow, e.of) for e in found.ends] == [("644", 2, 2)]
+    assert [(p.source, p.target) for p in found.links] == [("284", "678")]
     assert any("644 is slow: 2 of its 2 pairs" in line for line in pairs.words(found))
 
 
@@ -72,4 +72,4 @@ def test_any_one_slow_node_of_all_pairs_is_found(n, data):
         for a in range(n) for b in range(a)
     ]  # fmt: skip
     found = pairs.suspects(listed)
-    assert [e[0] for e in found.ends] == [str(slow)] and not found.unexplained
+    assert [e[0] for e in found.ends] == [str(slow)] and not found.links
