@@ -255,9 +255,7 @@ def _map(a: Answered) -> str:
                 f"{' ▼' if slow else ''}</td>"
             )
         rows += f'<tr><th scope="row" class="l">{_e(plain(source, 24))}</th>{cells}</tr>'
-    caption = (
-        f"GB/s from each row to each column; shaded by how far below the usual figure, ▼ below {100 * found.line:.0f} % of it"
-    )
+    caption = f"GB/s from each row to each column; shaded by how far below the usual figure, ▼ below {100 * found.line:.0f} % of it"
     head = heads(["from", *(plain(e, 24) for e in ends)])
     table = f'<table class="map" style="--series: {variable(style.VERMILLION)}"><caption>{caption}</caption>{head}'
     return wide("Map of pairs", f"{table}<tbody>{rows}</tbody></table>") + cut

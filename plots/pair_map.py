@@ -79,7 +79,8 @@ def _draw(
     good = float(np.median(known[: max(1, len(known) // 2)]))
     shades = matplotlib.colormaps[COLOURS].with_extremes(bad=style.RULE)
     image = ax.imshow(np.ma.masked_invalid(speed / good), cmap=shades, vmin=0, vmax=1.05, interpolation="nearest")
-    ax.set_title(title, loc="left", fontsize=8.5, color=style.MUTED)
+    scale, name = unit(figure, values)
+    ax.set_title(f"{title}, {name}" if n <= FIGURES_UP_TO else title, loc="left", fontsize=8.5, color=style.MUTED)
     ax.tick_params(length=0, labelsize=7.5)
     for spine in ax.spines.values():
         spine.set_visible(False)
@@ -87,7 +88,6 @@ def _draw(
     ax.set_xticks(list(shown), [plain(names[i], 20) for i in shown], rotation=90 if n > 6 else 0)
     ax.set_yticks(list(shown), [plain(names[i], 20) for i in shown])
     if n <= FIGURES_UP_TO:
-        scale, _ = unit(figure, values)
         for i, j in zip(*np.nonzero(np.isfinite(values))):
             dark = speed[i, j] < 0.6 * good
             ax.text(
