@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 from busbw.bench.record import Timing
@@ -55,6 +56,20 @@ def test_bands_reach_over_the_confidence_intervals(make):
     for r in result.records:
         assert any(x == r.size_bytes and y == pytest.approx(r.best.ci_low) for x, y in corners)
         assert any(x == r.size_bytes and y == pytest.approx(r.best.ci_high) for x, y in corners)
+
+
+def test_a_model_with_bands_has_the_inner_one_drawn_over_the_outer(make):
+    result = make({"auto": (1e-5, 1e-10)}, in_place=False, clock="fabric:dgx-h100-cx7", transport="library")
+    inner = {r.size_bytes: [r.best.seconds * 0.9, r.best.seconds * 1.2] for r in result.records}
+    result.records[:] = [replace(r, options={**r.options, "band50": inner[r.size_bytes]}) for r in result.records]
+    fig = curves([result])
+    outer, inner = panels(fig)["time"].collections
+    corners = {(float(x), float(y)) for x, y in inner.get_paths()[0].vertices}
+    for r in result.records:
+        for factor in (0.9, 1.2):
+            assert any(x == r.size_bytes and y == pytest.approx(r.best.seconds * factor) for x, y in corners)
+    assert outer is not inner and "model: holds 90 % (darker: 50 %) of measurements" in texts(fig)
+    assert "95 % confidence of the median" not in texts(fig)
 
 
 def test_in_place_is_dashed_and_thinner(make):
