@@ -179,7 +179,9 @@ def communicator(machine: Platform, ranks: int, library: str | None = None) -> n
     """The ranks as NCCL's model sees them. Raises UserError for GPUs or a release that it does not know."""
     nodes, local = shape(machine, ranks)
     chosen = tables(machine, library)
-    newest = releases.tables(releases.newest(), machine.generation, machine.cpu)  # by whose links cards give their rates
+    newest = releases.tables(
+        releases.newest(), machine.generation, machine.cpu
+    )  # by whose links cards give their rates
     return nccl.communicator(
         machine.generation,
         ranks,

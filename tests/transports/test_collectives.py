@@ -120,7 +120,7 @@ def test_a_wrong_block_is_seen():
 class Host:
     """Ranks of one host whose programs are run row by row, by a scheduler that may let any rank run as far ahead as it can."""
 
-    def __init__(self, schedule, eager_bytes):
+    def __init__(self, schedule, eager_bytes, inline_lines=1):
         p = schedule.ranks
         self.schedule = schedule
         self.arena = private_arena(
@@ -128,10 +128,9 @@ class Host:
         )
         buffers = buffer_table(self.arena, p, list(range(p)))
         known = causality(schedule)
-        kernels = cpu.pointers("sum", "float64")
+        kernels, tuning = cpu.pointers("sum", "float64"), Tuning(eager_bytes, inline_lines=inline_lines)
         self.programs = [
-            lower(schedule, known, Peers(r, buffers, self.arena.connection), kernels, 8, Tuning(eager_bytes))
-            for r in range(p)
+            lower(schedule, known, Peers(r, buffers, self.arena.connection), kernels, 8, tuning) for r in range(p)
         ]
 
     def input(self, rank, epoch):
@@ -215,7 +214,7 @@ def test_no_mailbox_is_overwritten_however_far_a_rank_runs_ahead(data):
         slices=data.draw(st.integers(1, 3)),
         in_place=c.in_place and data.draw(st.booleans()),
     )
-    host = Host(schedule, data.draw(st.sampled_from([0, 128, 4096])))
+    host = Host(schedule, data.draw(st.sampled_from([0, 128, 4096])), data.draw(st.integers(1, 3)))
     assert host.run(6, random.Random(data.draw(st.integers(0, 1 << 30)))) == 0
 
 
