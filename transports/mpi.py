@@ -34,6 +34,7 @@ from .walker import (
     M_IBARRIER,
     M_IRECV,
     M_ISEND,
+    M_NEVER,
     M_REQUESTS,
     M_STATUS,
     M_TEST,
@@ -45,6 +46,7 @@ from .walker import (
 
 STATUS_BYTES = 64  # room for one MPI_Status of any library
 ROLL_CALL_TAG = 7
+NEVER_TAG = 8  # of a message that nobody sends
 SHARED_MEMORY = "/dev/shm"  # where libraries put shared windows on Linux
 WINDOW_MARGIN = 1.05  # Open MPI wants so much more room than it takes
 
@@ -291,6 +293,11 @@ class MpiCrew:
         fields[M_FLAG] = self._flag.ctypes.data
         fields[M_BARRIER_REQUEST] = self._barrier_request.ctypes.data
         fields[M_BARRIER_COMM] = 0 if self.one_host else self.handle(self.comm)
+        self._never = None
+        if not self.one_host:
+            self._never = self.control.Irecv(np.zeros(1, np.uint8), source=self.rank, tag=NEVER_TAG)
+            self._never_handle = np.array([self.handle(self._never)], np.int64)
+            fields[M_NEVER] = self._never_handle.ctypes.data
         return fields
 
     def handle(self, of) -> int:
@@ -387,5 +394,8 @@ class MpiCrew:
         with together("closing"):
             self.comm.Barrier()
             self.watch.parted()
+            if self._never is not None:
+                self._never.Cancel()
+                self._never.Wait()
             self.window.Free()
         affinity.pin(self._left_by_launcher)

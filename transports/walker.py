@@ -69,17 +69,19 @@ BASE, INDEX, RANKS_HERE, SPINS, WINDOW_NS = range(5)
 TIME, PACE, PACED_START, PACED_NS, DELAYS, PORTS_FREE = range(6)
 # Fields of `mpi`, int64: addresses of library functions and handles; all 0 without MPI.
 (M_ISEND, M_IRECV, M_WAIT, M_TEST, M_IBARRIER, M_COMM, M_BYTE, M_REQUESTS, M_STATUS, M_FLAG,
- M_BARRIER_COMM, M_BARRIER_REQUEST, MPI_FIELDS) = range(13)  # fmt: skip
+ M_BARRIER_COMM, M_BARRIER_REQUEST, M_NEVER, MPI_FIELDS) = range(14)  # fmt: skip
+# M_NEVER: the address of a request that never completes. To test it drives all that is under way, however many requests those are;
+# the test of a completed one returns at once and drives nothing.
 
 LIBRARY_ARGUMENTS = 12  # of MPI_Sendrecv, the longest
 # Of their type on purpose: for a literal -1 Numba would compile once more whatever takes it.
 SOMEBODY = np.int64(-2)  # in WAITS_FOR: not one rank, but whoever comes last
-NO_SEND = np.int64(-1)
+NOTHING = np.int64(0)  # as the address of a request
 REQUEST_BYTES = 8  # room for one MPI_Request of any library
 
 
 @njit(nogil=True, cache=True)
-def _wait(address, target, state, mpi, waiting_slot, peer):
+def _wait(address, target, state, mpi, driven, peer):
     """Poll until the word reaches `target`; give the core away when it takes long. Returns OK, ABORTED or MPI_FAILED."""
     spins = state[SPINS]
     for _ in range(spins):
@@ -93,9 +95,9 @@ def _wait(address, target, state, mpi, waiting_slot, peer):
     while load_acquire(address) < target:
         if load_acquire(base + ABORT) != 0:
             return ABORTED
-        if waiting_slot >= 0 and turn % 16 == 0:
+        if driven != 0 and turn % 16 == 0:
             # A library makes progress only inside its calls; our own sends may be what the other side waits for.
-            if call3(mpi[M_TEST], mpi[M_REQUESTS] + waiting_slot * REQUEST_BYTES, mpi[M_FLAG], mpi[M_STATUS]) != 0:
+            if call3(mpi[M_TEST], driven, mpi[M_FLAG], mpi[M_STATUS]) != 0:
                 return MPI_FAILED
         if turn % 64 == 63 or spins < 1000:
             yield_core()
@@ -132,14 +134,14 @@ def _finish(request, state, mpi, flag, peer):
 
 
 @njit(nogil=True, cache=True)
-def _hold(until, waiting_slot, state, mpi):
+def _hold(until, driven, state, mpi):
     """Let wall-clock time pass up to `until`, ns. Returns OK, ABORTED or MPI_FAILED."""
     turn = 0
     while clock_ns() < until:
         if load_acquire(state[BASE] + ABORT) != 0:
             return ABORTED
-        if waiting_slot >= 0 and turn % 16 == 0:
-            if call3(mpi[M_TEST], mpi[M_REQUESTS] + waiting_slot * REQUEST_BYTES, mpi[M_FLAG], mpi[M_STATUS]) != 0:
+        if driven != 0 and turn % 16 == 0:
+            if call3(mpi[M_TEST], driven, mpi[M_FLAG], mpi[M_STATUS]) != 0:
                 return MPI_FAILED
         if state[SPINS] < 1000:
             yield_core()
@@ -150,7 +152,7 @@ def _hold(until, waiting_slot, state, mpi):
 
 
 @njit(nogil=True, cache=True)
-def _tick(row, stamp, waiting_slot, state, mpi, clock):
+def _tick(row, stamp, driven, state, mpi, clock):
     """One instruction of the virtual clock (clock.py). Returns OK, ABORTED or MPI_FAILED."""
     kind = row[KIND]
     t = clock[TIME]
@@ -165,11 +167,11 @@ def _tick(row, stamp, waiting_slot, state, mpi, clock):
             return OK
         if clock[PACED_START] == 0:
             clock[PACED_START] = clock_ns()
-        return _hold(clock[PACED_START], waiting_slot, state, mpi)
+        return _hold(clock[PACED_START], driven, state, mpi)
     if row[WAIT] != 0:
         target = stamp + row[WAIT_K]
         if load_acquire(row[WAIT]) < target:
-            status = _wait(row[WAIT], target, state, mpi, waiting_slot, row[PEER])
+            status = _wait(row[WAIT], target, state, mpi, driven, row[PEER])
             if status != OK:
                 return status
     out_free = PORTS_FREE + 2 * row[CLOCK_PORT]
@@ -185,7 +187,7 @@ def _tick(row, stamp, waiting_slot, state, mpi, clock):
         if clock[DELAYS] != 0:
             arrived += load_acquire(clock[DELAYS] + 8 * row[CLOCK_INDEX])
         if clock[PACE] != 0:
-            status = _hold(_due(arrived, clock), waiting_slot, state, mpi)
+            status = _hold(_due(arrived, clock), driven, state, mpi)
             if status != OK:
                 return status
         t = max(t, arrived) + row[CLOCK_OVERHEAD] + row[CLOCK_WORK_PS]
@@ -193,7 +195,7 @@ def _tick(row, stamp, waiting_slot, state, mpi, clock):
     elif kind == CLOCK_AFTER:
         t = max(t, load_acquire(row[CLOCK_VALUE]) + row[CLOCK_LATENCY])
     elif clock[PACE] != 0:  # CLOCK_END
-        status = _hold(_due(t, clock), waiting_slot, state, mpi)
+        status = _hold(_due(t, clock), driven, state, mpi)
         if status != OK:
             return status
         clock[PACED_NS] = clock_ns() - clock[PACED_START]
@@ -216,7 +218,7 @@ def walk(code, epoch, state, mpi, flag, clock):
     """Run one collective. code: int64 [rows, COLUMNS] of this epoch's parity; returns OK, ABORTED or MPI_FAILED."""
     stamp = epoch << EPOCH_SHIFT
     posted = False  # since the last wait
-    waiting_slot = NO_SEND  # a send still under way, to be driven while we wait for something else
+    driven = NOTHING  # M_NEVER once a send may be under way, to be driven while we wait for something else
     for i in range(code.shape[0]):
         row = code[i]
         kind = row[KIND]
@@ -229,7 +231,7 @@ def walk(code, epoch, state, mpi, flag, clock):
                     posted = False
                 target = stamp + row[WAIT_K]
                 if load_acquire(row[WAIT]) < target:
-                    status = _wait(row[WAIT], target, state, mpi, waiting_slot, row[PEER])
+                    status = _wait(row[WAIT], target, state, mpi, driven, row[PEER])
                     if status != OK:
                         return status
             if row[FN] != 0:
@@ -247,15 +249,13 @@ def walk(code, epoch, state, mpi, flag, clock):
             if call7(fn, row[A], row[COUNT], mpi[M_BYTE], row[PEER], row[PARAM], mpi[M_COMM], request) != 0:
                 return MPI_FAILED
             if kind == ISEND:
-                waiting_slot = row[SLOT]
+                driven = mpi[M_NEVER]
         elif kind == MPI_WAIT:
             status = _finish(mpi[M_REQUESTS] + row[SLOT] * REQUEST_BYTES, state, mpi, flag, row[PEER])
             if status != OK:
                 return status
-            if waiting_slot == row[SLOT]:
-                waiting_slot = NO_SEND
         elif clock is not None:
-            status = _tick(row, stamp, waiting_slot, state, mpi, clock)
+            status = _tick(row, stamp, driven, state, mpi, clock)
             if status != OK:
                 return status
     return OK
@@ -275,7 +275,7 @@ def barrier(turn, state, mpi, flag):
     base, n, index = state[BASE], state[RANKS_HERE], state[INDEX]
     if index == 0:
         for r in range(1, n):
-            status = _wait(base + RANK_LINES + r * RANK_CONTROL + ARRIVED, turn, state, mpi, NO_SEND, r)
+            status = _wait(base + RANK_LINES + r * RANK_CONTROL + ARRIVED, turn, state, mpi, NOTHING, r)
             if status != OK:
                 return status, 0
         start = clock_ns() + state[WINDOW_NS] if state[WINDOW_NS] > 0 else 0
@@ -283,7 +283,7 @@ def barrier(turn, state, mpi, flag):
         store_release(base + START, turn)
     else:
         store_release(base + RANK_LINES + index * RANK_CONTROL + ARRIVED, turn)
-        status = _wait(base + START, turn, state, mpi, NO_SEND, np.int64(0))
+        status = _wait(base + START, turn, state, mpi, NOTHING, np.int64(0))
         if status != OK:
             return status, 0
         start = load_acquire(base + START + 8)

@@ -41,6 +41,20 @@ def test_ring_and_tree_are_right_on_two_and_four_hosts(cluster):
     assert min(case["checks"] for case in found) >= 40
 
 
+def test_sends_to_two_hosts_go_on_while_a_rank_waits_for_another_of_its_own(cluster, tmp_path):
+    """Slices longer than the library sends unasked, from ranks of which some have children on two hosts and one on their own."""
+    out = tmp_path / "trees.jsonl"
+    sweep = ["sweep", "-b", "256K", "-e", "256K", "--algo", "tree,node-tree,hierarchical", "--timeout", "60"]
+    more = ["--slices", "2", "-n", "2", "-w", "0", "--no-report", "-q", "--out", out]
+    done = cluster.mpirun([2, 2, 2, 2], "-m", "busbw", *sweep, *more, timeout=200, OMPI_MCA_mpi_yield_when_idle="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [json.loads(line) for line in out.read_text().splitlines() if "measurement" in line]
+    assert [(r["algorithm"], r["transport"]) for r in found] == [
+        (name, "hybrid") for name in ("tree", "node-tree", "hierarchical")
+    ]
+    assert all(r[mode]["wrong"] == 0 for r in found for mode in ("out_of_place", "in_place"))
+
+
 class Job:
     """A sweep over three hosts, with a rank each, that has finished a size."""
 
