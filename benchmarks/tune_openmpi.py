@@ -61,7 +61,8 @@ def sweep(out: Path, settings: dict[str, str], args) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of learning (default 3)")
+    parser.add_argument("--checks", type=int, default=3, help="rounds with the rules and without (default 3)")
     parser.add_argument("--budget", type=float, default=0.1, help="seconds a size (default 0.1)")
     parser.add_argument("-b", dest="first", default="64")
     parser.add_argument("-e", dest="last", default="4M")
@@ -78,7 +79,7 @@ def main() -> None:
         command = [sys.executable, "-m", "busbw", "tune", *map(str, learned), "--for", "openmpi", "-o", str(rules)]
         print(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         times: dict[str, dict[int, list]] = {"default": {}, "tuned": {}}
-        for i in range(args.rounds):
+        for i in range(args.checks):
             for kind, settings in (("default", {}), ("tuned", {DYNAMIC: "1", RULES: str(rules)})):
                 for r in read(sweep(folder / f"{kind}-check-{i}.jsonl", settings, args)).records:
                     times[kind].setdefault(r.size_bytes, []).append(r.best)

@@ -30,7 +30,7 @@ MOST_AUTOMATIC = 3  # published series that are looked up unasked
 
 
 def section(found: Sequence[Answered], others: Sequence[Published] = ()) -> str:
-    """The answers of all logs, worst news not sought for: in the order of files and tables. "" for none."""
+    """The answers of all logs, in the order of files and tables. "" for none."""
     if not found:
         return ""
     parts = []
@@ -78,7 +78,9 @@ def _near(answer: Answer, others: Sequence[Published]) -> list[Published]:
 
 
 def _said(a: Answered) -> str:
-    """The verdict in one sentence, its word in the verdict's colour."""
+    """The verdict in one sentence, its word in the verdict's colour. Pairs that are alike have none: what is usual is not known."""
+    if a.answer is None and a.verdict not in BAD:
+        return _e(plain(a.lines[0], 200))
     text = headline(a.answer) if a.answer else a.verdict
     word = text[: len(a.verdict)]
     return f"{_badge(word, a.verdict)}{_e(text[len(word) :])}"

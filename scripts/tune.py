@@ -12,6 +12,9 @@ import re
 import sys
 from pathlib import Path
 
+from .compare import share
+from .plot import ranks
+
 HELP = "write a tuner's file for NCCL or Open MPI from measured, imported or modelled curves"
 
 DESCRIPTION = """\
@@ -39,23 +42,15 @@ LIBRARIES = {"nccl": "nccl_tuner.conf", "openmpi": "coll_tuned.rules"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from .plot import ranks
-
     parser.add_argument("files", nargs="+", metavar="FILE", help="a result file or a log; NAME=FILE says what it is of")
     parser.add_argument("--for", dest="library", required=True, choices=LIBRARIES, help="whose file to write")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write; - for standard output (default: "
                         + ", ".join(f"{v} for {k}" for k, v in LIBRARIES.items()) + ")")  # fmt: skip
     parser.add_argument("--nodes", type=ranks, metavar="N", help="nccl: for jobs of that many nodes (default: any)")
     parser.add_argument("--ranks", type=ranks, metavar="P", help="how many ranks a log is of, where it does not tell")
-    parser.add_argument("--threshold", type=_share, default=0.05, metavar="SHARE", help=(
+    parser.add_argument("--threshold", type=share, default=0.05, metavar="SHARE", help=(
         "take an algorithm where it is faster than the default by more than that (default: 0.05)"
     ))  # fmt: skip
-
-
-def _share(text: str) -> float:
-    from .compare import share
-
-    return share(text)
 
 
 def run(args) -> int:

@@ -97,6 +97,13 @@ def test_pairs_become_a_map_that_marks_what_is_slow(tmp_path):
     )
 
 
+def test_pairs_that_are_alike_are_called_neither_low_nor_unsaid(tmp_path):
+    text = "".join(f"node{a},node{b}  49.{a}\n" for a in range(4) for b in range(4) if a != b)
+    results, answers = reported(tmp_path, text)
+    words = Page(report(results, answers=answers)).words
+    assert answers[0].lines[0] in words and "cannot say" not in words and "▼ below" in words
+
+
 def test_markdown_says_the_same(tmp_path):
     results, answers = reported(tmp_path, LOW)
     text = markdown(results, answers)
