@@ -33,6 +33,7 @@ examples:
 exit codes: 0 nothing slow is named, 1 something is, or data arrived wrong, 2 bad usage, 3 a host stalled (it is named, and what
 was measured is in the file), 130 Ctrl-C. What may be chance is said and not counted."""
 
+SIZE_MAX = 1 << 30  # one MPI message is below 2 GiB
 SETTLED = 10  # rounds after which the time that all take is known
 SECOND_LOOKS = 8  # rounds that are measured again, at most
 WORTH = 1.1  # times the given order's slowest pair, that another order's must have to be tried
@@ -102,8 +103,8 @@ def _options(args):
             sizes[flag] = parse_size(text)
         except ValueError as e:
             raise OptionError(f"{flag}: {e}") from None
-        if sizes[flag] < ITEMSIZE:
-            raise OptionError(f"{flag} {text}: accepted are {ITEMSIZE} bytes and more")
+        if not ITEMSIZE <= sizes[flag] <= SIZE_MAX:
+            raise OptionError(f"{flag} {text}: accepted are {ITEMSIZE} bytes to {SIZE_MAX >> 30} GiB")
     if sizes["--latency-size"] > sizes["-s"]:
         raise OptionError(f"--latency-size {args.latency_size}: accepted are sizes up to -s {args.size}")
     if not 1 <= args.iters <= 1000:
@@ -195,7 +196,7 @@ def _preamble(session, who, effort, between: str) -> str:
 
     crew = session.crew
     kind = "MPI ranks" if hasattr(crew, "comm") else "local emulated ranks"
-    what = "hosts" if any(len(p.ranks) > 1 for p in who) or between == "hosts" else "ranks"
+    what = "hosts" if between != "ranks" and len(set(getattr(crew, "hosts", []))) > 1 else "ranks"
     lines = [
         f"# busbw version {__version__}",
         f"# all pairs of {len(who)} {what}, {session.ranks} {kind}, transport {crew.transport}: {rounds(len(who))} rounds",

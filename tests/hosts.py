@@ -146,6 +146,14 @@ class Cluster:
         for namespace, device in ((self.namespace(host), "eth0"), (f"{self.prefix}-switch", self.names[host])):
             _shape(namespace, device, megabits, "change")
 
+    def lossy(self, host: int, megabits: float) -> None:
+        """A queue of three packets before the host, at the link's speed: bursts to it lose some. `slow` mends it."""
+        subprocess.run(
+            ["ip", "netns", "exec", f"{self.prefix}-switch", "tc", "qdisc", "change", "dev", self.names[host], "root", "tbf",
+             "rate", f"{round(megabits * 1e6)}bit", "burst", "3200", "limit", "4800"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+
     def delay(self, host: int, milliseconds: float) -> None:
         """What the host sends leaves so much later, at the link's speed no more."""
         subprocess.run(

@@ -38,7 +38,7 @@ def test_local_ranks_print_a_matrix_and_bad_options_are_refused_in_one_line(pyth
     assert list(tmp_path.iterdir()) == []
     for options, said in (
         (("--ranks", "1", "--no-out"), "accepted: two or more"),
-        (("-s", "2"), "accepted are 4 bytes and more"),
+        (("-s", "2"), "accepted are 4 bytes to 1 GiB"),
         (("--latency-size", "8M"), "accepted are sizes up to -s 4M"),
         (("--backend", "cupy"), "accepted: cpu"),
         (("-o", "map.txt"), "accepted: a path that ends in .png, .svg or .pdf"),
