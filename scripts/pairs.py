@@ -153,6 +153,8 @@ def _measured(args, options, effort, out: str | None) -> int:
                     if out:
                         record.append(out, file.line(round, [m for m in found if m[:3] in looked]))
             answer = _Answer(found, host_of) if session.is_root else None
+            if answer and not args.json:
+                _say(said, answer)
             rings = {} if args.no_ring else _rings(session, who, answer, effort.size_bytes)
             halves = _bisected(session, who, effort.size_bytes) if args.bisect else []
     except KeyboardInterrupt:
@@ -167,7 +169,11 @@ def _measured(args, options, effort, out: str | None) -> int:
         return 3
     if answer is None:
         return 0  # one rank's exit code is enough for the launcher
-    _say(args, said, answer, rings, halves)
+    if args.json:
+        said.line(_json(answer, rings, halves))
+    else:
+        for line in [*_ring_words(rings), *_half_words(halves)]:
+            said.line(line)
     if out:
         said.line(f"wrote {out}")
     if args.output or out:
@@ -298,26 +304,17 @@ def _bisected(session, who, size_bytes: int) -> list[dict[str, float]]:
     return rings.bisect(session, who, size_bytes)
 
 
-def _say(args, said, answer: _Answer, rings: dict[str, float], halves: list[dict[str, float]]) -> None:
-    if args.json:
-        said.line(
-            json.dumps(
-                {
-                    "pairs": [{k: v for k, v in asdict(p).items() if k != "line"} for p in answer.pairs],
-                    "judged": [{"pairs_of": kind or "all", **_plain(judged)} for kind, judged in answer.judged],
-                    "wrong": [[m.a.name, m.b.name, m.wrong] for m in answer.wrong],
-                    "said": answer.lines(),
-                    "rings": rings,
-                    "bisected": halves,
-                }
-            )
-        )
-        return
-    _tables(said, answer)
-    for line in answer.lines():
-        said.line(line)
-    for line in [*_ring_words(rings), *_half_words(halves)]:
-        said.line(line)
+def _json(answer: _Answer, rings: dict[str, float], halves: list[dict[str, float]]) -> str:
+    return json.dumps(
+        {
+            "pairs": [{k: v for k, v in asdict(p).items() if k != "line"} for p in answer.pairs],
+            "judged": [{"pairs_of": kind or "all", **_plain(judged)} for kind, judged in answer.judged],
+            "wrong": [[m.a.name, m.b.name, m.wrong] for m in answer.wrong],
+            "said": answer.lines(),
+            "rings": rings,
+            "bisected": halves,
+        }
+    )
 
 
 def _plain(judged) -> dict:
@@ -326,16 +323,18 @@ def _plain(judged) -> dict:
     return {**judged._asdict(), **lists, "slow": slow}
 
 
-def _tables(said, answer: _Answer) -> None:
+def _say(said, answer: _Answer) -> None:
+    """The matrices, and what they say."""
     from ..plots.pair_map import text
 
     for figure in ("bandwidth", "seconds"):
         judged = answer.of(figure)
-        if any(getattr(p, figure) for p in answer.pairs):
-            lines = text(answer.pairs, figure, *((judged[0].line, judged[0].good) if len(judged) == 1 else ()))
-            said.line(
-                "\n".join([*lines, ""]) if lines else f"({figure} of more pairs than a terminal shows: see the picture)"
-            )
+        lines = text(answer.pairs, figure, *((judged[0].line, judged[0].good) if len(judged) == 1 else ()))
+        said.line(
+            "\n".join([*lines, ""]) if lines else f"# {figure} of more pairs than a terminal shows: see the picture"
+        )
+    for line in answer.lines():
+        said.line(line)
 
 
 def _ring_words(rings: dict[str, float]) -> list[str]:
@@ -359,7 +358,8 @@ def _half_words(halves: list[dict[str, float]]) -> list[str]:
 
     out = []
     for step in halves:
-        out.append("all-reduce over " + "; ".join(f"{plain(n, 60)}: busbw {rate_words(v)}" for n, v in step.items()))
+        over = "all-reduce " if any(name.startswith("without ") for name in step) else "all-reduce over "
+        out.append(over + "; ".join(f"{plain(n, 60)}: busbw {rate_words(v)}" for n, v in step.items()))
     if not halves:
         return out
     last = halves[-1]
