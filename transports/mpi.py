@@ -115,10 +115,10 @@ def together(phase: str):
 
 def nodes_of(comm, node_size: int | None) -> tuple[int, ...]:
     """The node of each rank, named by its first: the host, or every node_size consecutive ranks of it."""
-    node = comm.Split_type(load().COMM_TYPE_SHARED)
-    if node_size:
-        node = node.Split(node.rank // node_size, node.rank)
     with together("meeting the other ranks"):
+        node = comm.Split_type(load().COMM_TYPE_SHARED)
+        if node_size:
+            node = node.Split(node.rank // node_size, node.rank)
         return tuple(comm.allgather(node.bcast(comm.rank)))
 
 
