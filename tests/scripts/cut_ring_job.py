@@ -8,6 +8,7 @@ import sys
 from busbw.bench import modelled
 from busbw.fabric import simulate
 from busbw.scripts import main
+from busbw.scripts import simulate as command
 
 modelled.CUT_MESSAGES = 1000
 blocks = 0
@@ -22,6 +23,14 @@ def counted(*arguments):
 
 simulate.ring_block = counted
 counted.__module__, counted.__qualname__ = simulate.__name__, "ring_block"  # so that it travels by name
-code = main(sys.argv[1:])
-print(f"blocks: {blocks}", file=sys.stderr)
-sys.exit(code)
+run = command.run
+
+
+def told(args):
+    code = run(args)
+    print(f"blocks: {blocks}", file=sys.stderr, flush=True)
+    return code
+
+
+command.run = told  # under a launcher `main` leaves with the other ranks and does not come back
+sys.exit(main(sys.argv[1:]))
