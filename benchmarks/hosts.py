@@ -78,13 +78,14 @@ def card(n: int, megabits: float) -> str:
     return CARD.format(n=n, megabits=megabits, segment=SEGMENT)
 
 
-def measured(n: int, megabits: float, first: str, last: str, budget: float, folder: Path) -> list:
+def measured(cluster, n: int, first: str, last: str, budget: float, algorithms: str, folder: Path) -> list:
+    """Records of out-of-place all-reduces with a rank on each of n hosts; budget: seconds for one size."""
     out = folder / "measured.jsonl"
-    sweep = ["sweep", "-b", first, "-e", last, "-f", "4", "--algo", "ring,mpi-native", "--budget", f"{budget:g}"]
-    with hosts.hosts(n, megabits=megabits) as cluster:
-        done = cluster.mpirun([1] * n, "-m", "busbw", *sweep, "--no-report", "-q", "--out", out, timeout=1800)
+    sweep = ["sweep", "-b", first, "-e", last, "-f", "4", "--algo", algorithms, "--budget", f"{budget:g}"]
+    more = ["--in-place", "no", "--no-report", "-q", "--out", out]
+    done = cluster.mpirun([1] * n, "-m", "busbw", *sweep, *more, timeout=1800)
     if done.returncode != 0:
-        sys.exit(done.stdout + done.stderr)
+        raise RuntimeError(done.stdout + done.stderr)
     return read(out).records
 
 
@@ -110,7 +111,9 @@ def main() -> int:
     if problem := hosts.missing():
         sys.exit(problem)
     with tempfile.TemporaryDirectory(prefix="busbw-hosts-") as folder:
-        records = measured(args.hosts, args.megabits, args.first, args.last, args.budget, Path(folder))
+        with hosts.hosts(args.hosts, megabits=args.megabits) as cluster:
+            sizes = args.first, args.last
+            records = measured(cluster, args.hosts, *sizes, args.budget, "ring,mpi-native", Path(folder))
         model = modelled(args.hosts, args.megabits, args.first, args.last, Path(folder))
     times = {(r.algorithm, r.size_bytes): r.out_of_place.seconds for r in records}
     print(f"{args.hosts} hosts, links of {args.megabits:g} Mb/s, ring, float32, out of place; ms")

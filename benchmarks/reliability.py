@@ -56,8 +56,9 @@ class Trial:
     mode: str
     stroke: str
     victim: int
-    at: float  # seconds after the start
+    at: float  # seconds after the start; of an undisturbed sweep's duration, until it begins
     seconds: float = 0.0  # from the stroke to the end
+    undisturbed: float | None = None  # seconds of a sweep that was over before the stroke
     code: int | None = None
     said: str = ""
     finished: int = 0
@@ -124,9 +125,11 @@ def run(trial: Trial, folder: Path, timeout: float, resumed: bool) -> Trial:
             env=environment(),
             start_new_session=True,
         )
+        started = time.monotonic()
         try:
             process.wait(trial.at)
             trial.over_before = True
+            trial.undisturbed = time.monotonic() - started
         except subprocess.TimeoutExpired:
             pass
         before = out.read_bytes() if out.exists() else b""
@@ -243,10 +246,13 @@ def main() -> int:
         "--earliest", action="store_true", help="strike in the first third only: imports, MPI_Init, windows"
     )
     args = parser.parse_args()
+    # A shell's job in the background ignores it, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chance = random.Random(args.seed)
     folder = Path(tempfile.mkdtemp(prefix="busbw-reliability-"))
     modes, strokes = args.modes.split(","), args.strokes.split(",")
-    takes = {mode: duration(mode, folder) for mode in modes}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        takes = dict(zip(modes, pool.map(lambda mode: duration(mode, folder), modes)))
     print("an undisturbed sweep takes " + ", ".join(f"{s:.1f} s {mode}" for mode, s in takes.items()), flush=True)
     until = time.monotonic() + 60 * args.minutes
     trials, done = [], []
@@ -255,13 +261,17 @@ def main() -> int:
         if mode == "local" and stroke == "ctrl-c":
             stroke = "interrupt"
         victim = chance.randrange(MODES[mode][0] or 1)
-        at = chance.random() * takes[mode] * (1 / 3 if args.earliest else 1)
+        at = chance.random() * (1 / 3 if args.earliest else 1)
         trials.append(Trial(number, mode, stroke, victim, at))
 
     def begin(trial: Trial) -> Trial | None:
         if time.monotonic() > until:
             return None
-        return run(trial, folder, args.timeout, resumed=trial.number % args.resume_every == 0)
+        trial.at *= takes[trial.mode]
+        run(trial, folder, args.timeout, resumed=trial.number % args.resume_every == 0)
+        if trial.undisturbed:  # the machine is less busy now
+            takes[trial.mode] = min(takes[trial.mode], trial.undisturbed)
+        return trial
 
     with ThreadPoolExecutor(args.jobs) as pool:
         for trial in pool.map(begin, trials):

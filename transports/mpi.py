@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from . import affinity, launcher, watchdog
-from .memory import ABORT, PAGE, WAITS_FOR, Arena, Layout
+from .memory import ABORT, EPOCH_WORD, PAGE, WAITS_FOR, Arena, Layout
 from .mpi_reference import MpiReference
 from .program import Peers
 from .session import Post, Stalled, Unavailable, buffer_table
@@ -77,7 +77,8 @@ def load():
             raise Unavailable(said)  # such a library may end the process when it is initialised
         _initialise(MPI)
     if said := launcher.disagreement(MPI.COMM_WORLD.size, library):
-        raise Unavailable(said)
+        raise Unavailable(said)  # and nobody to abort: each process is a world of its own
+    watchdog.of_this_process().mpi_abort = MPI.COMM_WORLD.Abort
     return MPI
 
 
@@ -93,7 +94,6 @@ def _initialise(MPI) -> None:
         comm.Set_errhandler(MPI.ERRORS_RETURN)
     guard = watchdog.of_this_process()
     guard.all_came()
-    guard.mpi_abort = MPI.COMM_WORLD.Abort
 
     def finish():
         if MPI.Is_finalized():
@@ -232,8 +232,8 @@ class MpiCrew:
         self.world_ranks = self.comm.allgather(self.watch.rank)
         boards = self.comm.Split_type(MPI.COMM_TYPE_SHARED).allgather((self.watch.rank, self.watch.board))
         same = frozenset(rank for rank, board in boards if board is not None and board == self.watch.board)
-        waits_for = self.arena.doing(node.rank, WAITS_FOR)
-        self.watch.met(watchdog.Peers(same, len(same) < self.ranks, waits_for, self._abort))
+        waits_for, epoch = (self.arena.doing(node.rank, word) for word in (WAITS_FOR, EPOCH_WORD))
+        self.watch.met(watchdog.Peers(same, len(same) < self.ranks, waits_for, epoch, self._abort))
         self.comm.Barrier()
         self.references = {"mpi-native": MpiReference}
 

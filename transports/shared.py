@@ -89,7 +89,7 @@ class LocalCrew:
             inbox.put(work)
         results: list = [None] * self.ranks
         waiting = set(range(self.ranks))
-        deadline = time.monotonic() + self.timeout
+        deadline, epochs = time.monotonic() + self.timeout, self._epochs()
         error = None
         try:
             while waiting:
@@ -100,6 +100,9 @@ class LocalCrew:
                     now = time.monotonic()
                     if now - asked > 1.0:
                         deadline += now - asked  # this process was stopped, and all its ranks with it
+                    before, epochs = epochs, self._epochs()
+                    if epochs != before:  # the time-out is of one sample
+                        deadline = max(deadline, now + self.timeout)
                     if now > deadline:
                         raise self._stalled(waiting) from None
                     continue
@@ -115,11 +118,15 @@ class LocalCrew:
             raise error
         return results
 
+    def _epochs(self) -> list[int]:
+        """The sample that each rank is at."""
+        return [self.arena.doing(i, EPOCH_WORD).value for i in range(self.ranks)]
+
     def _stalled(self, waiting: set[int]) -> Stalled:
         """Who keeps the others waiting: the ranks that are behind, or wait for nobody."""
-        epochs = {i: self.arena.doing(i, EPOCH_WORD).value for i in waiting}
+        epochs = self._epochs()
         idle = [i for i in waiting if self.arena.doing(i, WAITS_FOR).value < 0]
-        culprits = idle or [i for i in waiting if epochs[i] == min(epochs.values())]
+        culprits = idle or [i for i in waiting if epochs[i] == min(epochs[j] for j in waiting)]
         names = ", ".join(f"rank {i}" for i in sorted(culprits))
         return Stalled(f"{names} did not finish within {self.timeout:g} s (--timeout) during {self.activity}")
 

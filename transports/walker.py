@@ -75,8 +75,11 @@ TIME, PACE, PACED_START, PACED_NS, DELAYS, PORTS_FREE = range(6)
 
 LIBRARY_ARGUMENTS = 12  # of MPI_Sendrecv, the longest
 # Of their type on purpose: for a literal -1 Numba would compile once more whatever takes it.
+NOBODY = np.int64(-1)
 SOMEBODY = np.int64(-2)  # in WAITS_FOR: not one rank, but whoever comes last
 NOTHING = np.int64(0)  # as the address of a request
+# Tests before it is said who is waited for: each may give the core away, on a busy machine for 10 ms and more.
+TURNS_UNSAID = 16
 REQUEST_BYTES = 8  # room for one MPI_Request of any library
 
 
@@ -104,7 +107,7 @@ def _wait(address, target, state, mpi, driven, peer):
         else:
             spin_hint()
         turn += 1
-    store_release(doing + WAITS_FOR, -1)
+    store_release(doing + WAITS_FOR, NOBODY)
     return OK
 
 
@@ -121,15 +124,15 @@ def _finish(request, state, mpi, flag, peer):
         if flag[0] != 0:
             break
         turn += 1
-        if turn == 256:
+        if turn == TURNS_UNSAID:
             store_release(doing + WAITS_FOR, peer)
         if turn >= 256:
             if load_acquire(base + ABORT) != 0:
                 return ABORTED
             if state[SPINS] < 1000 or turn % 64 == 0:
                 yield_core()
-    if turn >= 256:
-        store_release(doing + WAITS_FOR, -1)
+    if turn >= TURNS_UNSAID:
+        store_release(doing + WAITS_FOR, NOBODY)
     return OK
 
 
@@ -337,11 +340,14 @@ def time_library(calls, turn, samples, n, inner, fresh, state, mpi, flag):
     calls: int64 [calls, 1 + LIBRARY_ARGUMENTS], one after the other: a function's address and its arguments. Those that it does not
     take are passed all the same, which C's calling conventions on x86-64 and AArch64 allow.
     """
+    doing = state[BASE] + RANK_LINES + state[INDEX] * RANK_CONTROL + DOING
     for s in range(n):
         _rewrite(fresh)
         status, start = barrier(turn + s, state, mpi, flag)
         if status != OK:
             return status, 0
+        store_release(doing + EPOCH_WORD, turn + s)
+        store_release(doing + WAITS_FOR, SOMEBODY)
         now = clock_ns()
         if start == 0:
             start = now
@@ -355,6 +361,7 @@ def time_library(calls, turn, samples, n, inner, fresh, state, mpi, flag):
                 if failed != 0:
                     return MPI_FAILED, 0
         samples[s] = (clock_ns() - start) / inner * 1e-9
+        store_release(doing + WAITS_FOR, NOBODY)
     return OK, 0
 
 

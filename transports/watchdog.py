@@ -166,12 +166,14 @@ class Peers:
     """What is known of the others once MPI runs.
 
     here: the world ranks whose lines are on this board; elsewhere: whether there are others; waits_for: the word in which the
-    walker says whom this rank waits for; abort: makes the walkers of this host return.
+    walker says whom this rank waits for; epoch: the word that it changes with every sample; abort: makes the walkers of this
+    host return.
     """
 
     here: frozenset[int]
     elsewhere: bool
     waits_for: ctypes.c_int64
+    epoch: ctypes.c_int64
     abort: Callable[[], None]
 
 
@@ -189,6 +191,7 @@ class Watchdog:
         self.mpi_abort: Callable[[int], None] | None = None  # MPI_Abort, once MPI runs; for the main thread
         self.finalise: Callable[[], None] = lambda: None  # MPI_Finalize, once MPI runs
         self._waits_for = ctypes.c_int64(NOBODY)
+        self._epoch = 0
         self._deadline = 0.0
         self._progress = time.monotonic()
         self._processor, self._beaten = 0.0, 0.0  # at the last beat
@@ -250,7 +253,9 @@ class Watchdog:
         """The crew's memory goes away."""
         self._waits_for = ctypes.c_int64(NOBODY)
         if self.peers:
-            self.peers = replace(self.peers, waits_for=self._waits_for, abort=lambda: None)
+            self.peers = replace(
+                self.peers, waits_for=self._waits_for, epoch=ctypes.c_int64(self._epoch), abort=lambda: None
+            )
 
     def end(self, line: str, code: int, *, shared: bool = False) -> None:
         """End the job with one line. shared: every rank is likely to say the same, so the first rank comes first. Never returns."""
@@ -285,6 +290,11 @@ class Watchdog:
         self.stop()
         os._exit(code)
 
+    def _stay_if_over(self) -> None:
+        """Where the job has been given up, as while this rank was stopped, begin nothing more: the watchdog is about to exit."""
+        while self._board and not self._closing.is_set() and self._board.voice()[0] is not None:
+            time.sleep(BEAT_SECONDS)
+
     def stop(self) -> None:
         """This rank is done, and leaves the others."""
         if self._closing.is_set():
@@ -312,6 +322,8 @@ class Watchdog:
                 if self._deadline:
                     self._deadline += stood_still
             self._beat(now)
+            if self._got_on() and self._deadline:
+                self._deadline = now + self.timeout  # of one all-reduce, not of all samples of a size together
             if self._closing.is_set():
                 return
             lines = self._lines()
@@ -340,6 +352,11 @@ class Watchdog:
             self._progress = now
         self._processor, self._beaten = processor, now
         self._write_line(now)
+
+    def _got_on(self) -> bool:
+        """Whether this rank has come to another sample since it was asked before."""
+        before, self._epoch = self._epoch, self.peers.epoch.value if self.peers else self._epoch
+        return self._epoch != before
 
     def _write_line(self, now: float) -> None:
         if self._board:
@@ -446,11 +463,15 @@ class Watchdog:
         if culprits:
             phase = lines[culprits[0]].phase if culprits[0] in lines else "the start of Python"
         self.say(what, code, phase)
-        # The launcher may be in the middle of a word with who is stopped, and wait for it; let it go on, to see that it is over.
+        # The launcher may be in the middle of a word with who is stopped, and wait for it; let it go on, to see that it is over,
+        # and have its watchdog see that at once: a rank that comes to MPI_Init while the job is ended can hang Open MPI's launcher.
         pids = self._pids(culprits, lines)
-        for pid in (pids.get(rank) for rank in culprits):
+        for rank in culprits:
+            pid = pids.get(rank)
             if pid and pid != os.getpid() and state_of(pid) == "T":
                 with suppress(OSError):
+                    if rank in lines:
+                        os.kill(pid, signal.SIGTERM)
                     os.kill(pid, signal.SIGCONT)
         os._exit(code)
 
@@ -499,6 +520,7 @@ class _Waiting:
         self.watchdog, self.waits_for, self.seconds = watchdog, waits_for, seconds
 
     def __enter__(self):
+        self.watchdog._stay_if_over()
         self.watchdog._waits_for.value = self.waits_for
         self.watchdog._deadline = time.monotonic() + self.seconds
 
