@@ -385,7 +385,9 @@ class Watchdog:
     def _late(self, late: float, now: float, lines: dict[int, Line]) -> None:
         """This rank's time is over. Find out whom everybody waits for."""
         lines = {**lines, self.rank: self._own(now)}
-        culprits = [rank for rank, line in lines.items() if self._silent(line, now)] + self._absent(lines)
+        silent = [rank for rank, line in lines.items() if self._silent(line, now)]
+        stopped = [rank for rank in silent if state_of(lines[rank].pid) in ("T", "t")]
+        culprits = stopped or silent + self._absent(lines)  # who is not stopped may only be starved
         slack = min(1.0, self.timeout / 4)  # ranks begin to wait a little apart
         if not culprits:
             culprits = [

@@ -13,7 +13,7 @@ import pytest
 from busbw.transports import watchdog
 
 HERE = Path(__file__).parent
-SWEEP = ["-b", "1M", "-e", "1M", "--algo", "ring", "--budget", "0.02", "--no-out", "-q", "--timeout", "4"]
+SWEEP = ["-b", "1M", "-e", "1M", "--algo", "ring", "--budget", "0.02", "--no-out", "-q", "--timeout"]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,8 @@ SWEEP = ["-b", "1M", "-e", "1M", "--algo", "ring", "--budget", "0.02", "--no-out
     ],
 )
 def test_one_line_names_the_rank_and_the_phase(mpirun, place, victim, stroke, code, words):
-    done = mpirun(2, HERE / "struck_job.py", place, victim, stroke, *SWEEP, timeout=100)
+    seconds = "4" if stroke == "SIGSTOP" else "60"  # short only where it has to pass: on a busy machine a rank may be late
+    done = mpirun(2, HERE / "struck_job.py", place, victim, stroke, *SWEEP, seconds, timeout=200)
     assert done.returncode == code, done.stdout + done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("busbw")]
     assert len(said) == 1, done.stderr
