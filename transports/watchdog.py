@@ -267,7 +267,6 @@ class Watchdog:
             self._listen()
         _flush()
         if self.mpi_abort and self._elsewhere():  # on one host all see the claim, and the launcher the exit
-            time.sleep(QUIET_SECONDS / 2)  # for the line to get to where the launcher is
             threading.Timer(QUIET_SECONDS, os._exit, (code,)).start()
             self.mpi_abort(code)
         os._exit(code)
@@ -487,8 +486,6 @@ class Watchdog:
             self._board.unlink()
         _flush()
         self._write(f"busbw: {what} during {phase or self.phase}{self.kept}", code)
-        if self._elsewhere():
-            time.sleep(QUIET_SECONDS / 2)  # on its way to where the launcher is, before all are ended
 
     def _claim(self, code: int) -> bool:
         try:
@@ -510,6 +507,8 @@ class Watchdog:
             os.write(2, text)
         except (OSError, AttributeError):
             pass
+        if self._name:  # the line is on its way through the launcher, which drops what it has not read once a rank has exited
+            time.sleep(QUIET_SECONDS / 2)
         if self._board:
             with suppress(OSError):
                 self._board.said(code)
