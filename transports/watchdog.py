@@ -507,7 +507,9 @@ class Watchdog:
             os.write(2, text)
         except (OSError, AttributeError):
             pass
-        if self._name:  # the line is on its way through the launcher, which drops what it has not read once a rank has exited
+        if (
+            self._name
+        ):  # the line is on its way through the launcher, which drops what it has not read once a rank has exited
             time.sleep(QUIET_SECONDS / 2)
         if self._board:
             with suppress(OSError):
