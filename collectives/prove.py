@@ -142,7 +142,7 @@ def prove_all(
     """Proves every algorithm of a collective for every p up to `max_ranks`; yields (algorithm, ranks, options, proof) one by one.
 
     options: count (0, 1, p-1, p and 3p+1), in_place where the collective has it, root (0, p/2 and p-1) where it has one, and
-    where the algorithm has them channels (1, 2), slices (1, 2, 3) and nodes (all ranks on one, nodes of 2, of 3, and two by turns):
+    where the algorithm has them channels (1, 2), slices (1, 2, 3) and nodes (of 2 ranks, of 3, and two by turns):
     the keywords of ``build``.
     """
     known = algorithms_of(collective)
@@ -157,7 +157,7 @@ def prove_all(
             if known[name].takes_slices:
                 choices["slices"] = (1, 2, 3)
             if known[name].takes_nodes:
-                choices["nodes"] = (None, 2, 3, tuple(r % 2 for r in range(ranks)))
+                choices["nodes"] = (2, 3, tuple(r % 2 for r in range(ranks)))
             if collective.rooted:
                 choices["root"] = sorted({0, ranks // 2, ranks - 1})
             for values in itertools.product(*choices.values()):
