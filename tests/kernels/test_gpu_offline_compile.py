@@ -1,6 +1,6 @@
 """Every GPU kernel compiles with no GPU, to vector accesses and without local memory.
 
-A sample for sm_90 by default; all dtypes, ops and architectures with BUSBW_GPU_COMPILE=all, as .ci/gpu runs it.
+A sample for sm_90 by default; all dtypes, ops and architectures with BUSBW_GPU_COMPILE=all, as `.ci/gpu all` runs it.
 """
 
 import multiprocessing

@@ -1,7 +1,7 @@
 """Both backends' kernels as they were compiled for sm_90 (inline PTX, LLVM IR and all), translated to C++ and run, against NumPy.
 
-The cases are those that `gpu-selftest` runs on a GPU. A sample by default; BUSBW_GPU_COMPILE=all, as .ci/gpu runs it, tries all
-dtypes of both backends, and runs some under ThreadSanitizer, where no element may be written by two threads.
+The cases are those that `gpu-selftest` runs on a GPU. A sample by default; BUSBW_GPU_COMPILE=all, as `.ci/gpu all` runs it, tries
+all dtypes of both backends, and runs some under ThreadSanitizer, where no element may be written by two threads.
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 No two accesses may be unordered, no flag may go back, every all-reduce of a launch must come out right, with random delays before
 flags and between polls. That the harness can fail is shown by breaking walk.cu in one place at a time: each must be caught.
-A sample by default; BUSBW_GPU_COMPILE=all, as .ci/gpu runs it, tries every mutation and more jobs.
+A sample by default; BUSBW_GPU_COMPILE=all, as `.ci/gpu all` runs it, tries every mutation and more jobs.
 """
 
 import os

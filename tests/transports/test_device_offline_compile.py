@@ -1,6 +1,6 @@
 """walk.cu for real GPUs, compiled with no GPU: the flags' instructions and scope, vector accesses, no local memory.
 
-A sample by default; all dtypes, ops and architectures, with either scope in turn, with BUSBW_GPU_COMPILE=all, as .ci/gpu
+A sample by default; all dtypes, ops and architectures, with either scope in turn, with BUSBW_GPU_COMPILE=all, as `.ci/gpu all`
 runs it.
 """
 
@@ -25,6 +25,7 @@ JOBS = (
     ]
 )  # fmt: skip
 STACK_MAX = 72  # bytes a thread that averages and float8 may put into memory, beside 256 bytes of registers
+BYTE_STACK_MAX = 128  # that minima and maxima of bytes may: a comparison a byte, where sums have one instruction for four
 NVDISASM = offline.find_nvdisasm()
 
 
@@ -52,7 +53,8 @@ def test_walk_compiles_to_flags_of_the_right_scope_and_vector_accesses(dtype, op
         order = "".join("L" if m.group(1) == "ld" else "S" for m in re.finditer(r"(ld|st)\.global\.v4\.[bu]32", ptx))
         assert "L" * 8 + "S" * 4 in order
     lean = op != "avg" and not dtype.startswith("float8")
-    assert max(compiled.spilled.values()) <= (0 if lean else STACK_MAX)
+    of_bytes = dtype in ("int8", "uint8") and op in ("min", "max")
+    assert max(compiled.spilled.values()) <= (BYTE_STACK_MAX if of_bytes else 0 if lean else STACK_MAX)
     assert ".maxntid 512" in kernels["walk"]  # the block that resident_blocks asks about
     assert ".minnctapersm 2" in kernels["walk"]  # 64 registers a thread: two blocks a processor
 
