@@ -25,7 +25,9 @@ JOBS = (
     ]
 )  # fmt: skip
 STACK_MAX = 72  # bytes a thread that averages and float8 may put into memory, beside 256 bytes of registers
-BYTE_STACK_MAX = 128  # that minima and maxima of bytes may: a comparison a byte, where sums have one instruction for four
+BYTE_STACK_MAX = (
+    128  # that minima and maxima of bytes may: a comparison a byte, where sums have one instruction for four
+)
 NVDISASM = offline.find_nvdisasm()
 
 

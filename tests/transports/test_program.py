@@ -242,7 +242,7 @@ def test_a_gpu_gets_calls_that_are_long_beside_its_flags(algorithm, ranks, nbyte
     if nbytes < 16 * MIB:
         assert slices == 1
     if slices > 1:
-        assert nbytes // max(2, ranks if algorithm != "tree" else 2) // slices >= 4 * MIB
+        assert nbytes // max(2, 2 if algorithm in ("tree", "node-tree") else ranks) // slices >= 4 * MIB
     assert default_slices("ring", 4, 64 * MIB, GPU_SLICES) == 2
     assert default_slices("tree", 4, 1024 * MIB, GPU_SLICES) == 64
 
