@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from .plot import add_ranks
@@ -61,6 +60,8 @@ def share(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison and write what -o names. Returns 1 where a size is slower or wrong, else 0. Raises UserError."""
+    from dataclasses import asdict
+
     from ..bench.compare import apart, compare
     from ..bench.summary import IN_PLACE
     from ..errors import UserError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 HELP = "read logs of nccl-tests, rccl-tests, OSU, IMB and others; say what was read and what not"
@@ -43,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what was read. Returns 0; 1 where no log had a table or pairs. Raises UserError."""
+    from dataclasses import asdict
+
     from ..bench.record import append, claimed
     from ..errors import UserError
     from ..interchange.logs import read, read_stream

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import UserError
@@ -305,6 +304,8 @@ def _bisected(session, who, size_bytes: int) -> list[dict[str, float]]:
 
 
 def _json(answer: _Answer, rings: dict[str, float], halves: list[dict[str, float]]) -> str:
+    from dataclasses import asdict
+
     return json.dumps(
         {
             "pairs": [{k: v for k, v in asdict(p).items() if k != "line"} for p in answer.pairs],

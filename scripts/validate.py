@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 
 HELP = "compare the model with published measurements, system by system"
 DESCRIPTION = """\
@@ -73,6 +72,8 @@ def constants() -> list[str]:
 
 def lines(report, by_series: bool = False, shipped: bool = False) -> list[str]:
     """The printed report. shipped: of the points that come with busbw, all of them."""
+    import statistics
+
     from ..bench.summary import plain, size_words
     from ..fabric.library import band
     from ..fabric.library.validate import TARGETS, assumptions, coverage, defaults, summaries, summary

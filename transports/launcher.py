@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 OPEN_MPI, MPICH, INTEL_MPI, MVAPICH = "Open MPI", "MPICH", "Intel MPI", "MVAPICH"
 SLURM_OWN_STEPS = 0xFFFFFFF0  # ids from here on are Slurm's own steps, not srun's
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """One launcher's word. by: its name; size: ranks of the job, None: not told; ranks_here: of them on this host, None: not
     told; variables: where it says so; pmix: whether PMIx is its language."""
 
