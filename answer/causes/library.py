@@ -72,6 +72,23 @@ def mpi_algorithm(case: Case) -> Finding | None:
     )
 
 
+def staged_device_memory(case: Case) -> Finding | None:
+    """An MPI library on GPU buffers that are copied to the host and back: 10 us and more a copy (Open MPI pull request
+    12318)."""
+    small = [r for r in case.answer.rows if r.size <= 64]
+    if "CUDA" not in case.answer.table.tool.upper() or not small or min(r.seconds for r in small) < 30e-6:
+        return None
+    return Finding(
+        "device memory staged through the host by the MPI library",
+        0.5,
+        (
+            f"{min(r.seconds for r in small) * 1e6:.0f} us at {_size(small[0].size)} on GPU buffers: two copies and their waits",
+        ),
+        "host buffers (-d host, or H H) several times faster at small sizes",
+        "ucx_info -v | grep cuda and ucx_info -d | grep gdr_copy; ompi_info --parsable --all | grep cuda_support",
+    )
+
+
 def noise(case: Case) -> Finding | None:
     """Single sizes that are slow and come back: something else used the machine, or too few iterations."""
     spikes = [j for j in case.answer.jumps if j.kind == "spike"]
@@ -126,4 +143,4 @@ def _size(nbytes: int) -> str:
     return size_words(nbytes)
 
 
-RULES = (forced, wrong_choice, protocol_switch, mpi_algorithm, noise, few_channels, plugin)
+RULES = (forced, wrong_choice, protocol_switch, mpi_algorithm, staged_device_memory, noise, few_channels, plugin)

@@ -101,6 +101,17 @@ IMB_KNEE = """\
       4194304           10      5302.40      5411.31      5360.01
 """
 
+# Open MPI pull request 12318: OSU 7.3 on GPU buffers of 12 p4d instances.
+OSU_CUDA = """\
+# OSU MPI-CUDA Reduce Latency Test v7.3
+# Size       Avg Latency(us)
+1                      50.92
+2                      49.91
+4                      50.08
+8                      50.01
+16                     50.37
+"""
+
 # OSU 5.8 over 192 ranks (flux on Azure): a queue pair could not be made, and 128 KiB takes four times as long as 256 KiB.
 OSU_SPIKE = """\
 [ 3420.098285] infiniband mlx5_1: create_qp:3323:(pid 300371): Create QP type 2 failed

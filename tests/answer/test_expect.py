@@ -10,7 +10,7 @@ from busbw.answer.verdict import COLLAPSES, HEALTHY, IMPOSSIBLE, LOW, UNKNOWN, W
 from busbw.fabric.cards import card
 from busbw.fabric.library import predict
 from busbw.scripts import main
-from log_excerpts import A100, ACROSS_RACKS, H100, IMB_KNEE, ONE_GPU, OSU_SPIKE, PAIRS, TWO_RUNS, nccl_log
+from log_excerpts import A100, ACROSS_RACKS, H100, IMB_KNEE, ONE_GPU, OSU_CUDA, OSU_SPIKE, PAIRS, TWO_RUNS, nccl_log
 
 SIZES = [1 << k for k in range(25, 34)]
 INFO_RAILS = "node0:1:1 [0] NCCL INFO NET/IB : Using " + " ".join(f"[{i}]mlx5_{i}:1/IB" for i in range(8)) + "\n"
@@ -90,6 +90,7 @@ def test_across_racks_the_curve_collapses_and_the_path_is_the_first_cause(answer
         (TWO_RUNS, "2 separate runs of one rank, not one of 2"),
         (ONE_GPU, "one rank alone"),
         (IMB_KNEE, "the MPI library's choice of algorithm"),
+        (OSU_CUDA, "device memory staged"),
         (OSU_SPIKE, "errors of the network's driver"),
     ],
 )
