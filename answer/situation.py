@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..bench.log import Log, Table
 from ..errors import UserError
@@ -59,7 +59,7 @@ def situate(log: Log, table: Table, given: Given = Given()) -> Situation:
     base = Situation(table.collective, ranks, nodes, None, run, gpu)
 
     def without_a_model(missing: str) -> Situation:
-        return _replaced(base, known=tuple(known), missing=missing)
+        return replace(base, known=tuple(known), missing=missing)
 
     if ranks == 1:
         return without_a_model("")
@@ -72,7 +72,7 @@ def situate(log: Log, table: Table, given: Given = Given()) -> Situation:
         nodes = nodes or -(-ranks // given.system.node.gpus)
         machine = predict.platform(given.system)
         machine = predict.laid_out(machine, ranks, nodes) if ranks % nodes == 0 else machine
-        return _replaced(base, platform=machine, nodes=nodes, gpu=gpu or given.system.gpu.name, known=tuple(known))
+        return replace(base, platform=machine, nodes=nodes, gpu=gpu or given.system.gpu.name, known=tuple(known))
     if not gpu:
         return without_a_model(
             "the GPU is not in the log: name the system with --system NAME (busbw systems lists them), or --gpu and --nics"
@@ -111,10 +111,10 @@ def _of_words(base, table, given, gpu, nodes, known, assumed) -> Situation:
     try:
         machine = published.machine(point)
     except Skipped as e:
-        return _replaced(base, nodes=nodes, known=tuple(known), assumed=tuple(assumed), missing=str(e))
+        return replace(base, nodes=nodes, known=tuple(known), assumed=tuple(assumed), missing=str(e))
     assumed += [a for a in machine.assumed if "release is not stated" not in a]
     run = base.run._replace(library=machine.run.library, without_protocols=machine.run.without_protocols)
-    return _replaced(base, platform=machine.platform, run=run, nodes=nodes, known=tuple(known), assumed=tuple(assumed))
+    return replace(base, platform=machine.platform, run=run, nodes=nodes, known=tuple(known), assumed=tuple(assumed))
 
 
 def _library_words(table: Table, run: Run) -> str:
@@ -122,12 +122,6 @@ def _library_words(table: Table, run: Run) -> str:
     if table.system.rccl or "rccl" in table.tool or run.library == "rccl":
         return f"RCCL {table.system.rccl}".strip()
     return f"NCCL {run.library.removeprefix('nccl-')}" if run.library else ""
-
-
-def _replaced(situation: Situation, **changes) -> Situation:
-    from dataclasses import replace
-
-    return replace(situation, **changes)
 
 
 def nics_seen(table: Table) -> list[str]:

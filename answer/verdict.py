@@ -14,7 +14,7 @@ A size alone outside the band, beside sizes inside it, is a remark and no verdic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ..bench.log import Figures, Row, Table
@@ -102,7 +102,7 @@ def judge(table: Table, situation: Situation, threshold: float | None = None) ->
     if table.average and len(rows) > 1:
         remarks.append("the log's average is over all its sizes: it is no peak, and falls with the smallest size")
     if table.host_time:
-        rows = [_with(r, UNKNOWN) for r in rows]
+        rows = [replace(r, verdict=UNKNOWN) for r in rows]
     elif situation.assumed:
         rows, more = _only_assumed(rows, situation)
         remarks += more
@@ -179,10 +179,6 @@ def _verdict(seconds, busbw, wrong, m: Modelled | None, bounds: Limits | None, t
     return LATENCY if m.latency_bound else LOW
 
 
-def _with(row: Judged, verdict: str) -> Judged:
-    return Judged(row.size, row.seconds, row.busbw, row.line, row.wrong, row.modelled, verdict)
-
-
 def _collapsed(rows: list[Judged], found: Sequence[Jump]) -> list[Judged]:
     """Sizes after a collapse, unless the model finds them healthy."""
     out = list(rows)
@@ -191,7 +187,7 @@ def _collapsed(rows: list[Judged], found: Sequence[Jump]) -> list[Judged]:
             continue
         for i in range(jump.first, jump.last + 1):
             if out[i].verdict in (LOW, LATENCY, UNKNOWN):
-                out[i] = _with(out[i], COLLAPSES)
+                out[i] = replace(out[i], verdict=COLLAPSES)
     return out
 
 
@@ -203,7 +199,7 @@ def _alone(rows: list[Judged]) -> tuple[list[Judged], list[str]]:
     for i, row in enumerate(rows):
         beside = [rows[j].verdict for j in (i - 1, i + 1) if 0 <= j < len(rows)]
         if row.verdict in (LOW, LATENCY) and beside and all(v == HEALTHY for v in beside):
-            out[i] = _with(row, HEALTHY)
+            out[i] = replace(row, verdict=HEALTHY)
             remarks.append(
                 f"{size_words(row.size)} alone is at {100 * row.share:.0f} % of the model, its neighbours are inside the band"
             )
@@ -241,7 +237,7 @@ def _only_assumed(rows: list[Judged], situation: Situation) -> tuple[list[Judged
     """What is low against a machine that was assumed may be a smaller machine; a collapse is one on any."""
     if not any(r.verdict in (LOW, LATENCY, IMPOSSIBLE) for r in rows):
         return rows, []
-    out = [_with(r, UNKNOWN) if r.verdict in (LOW, LATENCY, IMPOSSIBLE) else r for r in rows]
+    out = [replace(r, verdict=UNKNOWN) if r.verdict in (LOW, LATENCY, IMPOSSIBLE) else r for r in rows]
     return out, [
         "outside what the assumed machine gives, which may be another: say what it has (--nics, --nodes, or --system)"
     ]
