@@ -5,9 +5,12 @@ if not __package__:
 
     run_as_module(__file__)
 
+import os
 import sys
 import time
 from pathlib import Path
+
+CHILDREN_MAX = 8  # side by side: each holds half a gigabyte of the GPU for its context
 
 HELP = "try every GPU kernel and transport on this machine's GPUs, and write a report to send"
 
@@ -82,12 +85,14 @@ def run(args) -> int:
     if launcher.launched():
         run_here(groups, say, late)
     else:
-        run_in_children(groups, lambda *which: _child(*which, args.quick), say)
+        workers = max(1, min(CHILDREN_MAX, len(os.sched_getaffinity(0)) // 2))
+        run_in_children(groups, lambda *which: _child(*which, args.quick), say, workers)
     made = write()
     if root:
         print(f"{made['wrong']} wrong of {len(found)}\nwrote {path}\nwrote {readable}")
     return 1 if made["wrong"] else 0
 
 
-def _child(group: str, first: int, pipe: int, quick: bool) -> list[str]:
-    return [sys.executable, "-m", "busbw.bench.selftest", group, str(first), str(pipe), *(["quick"] if quick else [])]
+def _child(group: str, first: int, stop: int, pipe: int, quick: bool) -> list[str]:
+    numbers = (str(n) for n in (first, stop, pipe))
+    return [sys.executable, "-m", "busbw.bench.selftest", group, *numbers, *(["quick"] if quick else [])]

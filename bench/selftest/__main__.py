@@ -1,4 +1,4 @@
-"""One child of a self-test: python -m busbw.bench.selftest GROUP FIRST_PART PIPE [quick]. Run by busbw gpu-selftest."""
+"""One child of a self-test: python -m busbw.bench.selftest GROUP FIRST_PART STOP_PART PIPE [quick]. Run by busbw gpu-selftest."""
 
 import sys
 
@@ -6,9 +6,9 @@ from .children import serve
 from .machine import machine_groups
 
 
-def main(name: str, first: str, pipe: str, quick: str = "") -> None:
+def main(name: str, first: str, stop: str, pipe: str, quick: str = "") -> None:
     (group,) = (g for g in machine_groups(quick=bool(quick)) if g.name == name)
-    serve(group, int(first), int(pipe))
+    serve(group, int(first), int(stop), int(pipe))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,13 @@ import select
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import groupby
 
 from .findings import Finding, Group, found_by
 
@@ -30,18 +33,19 @@ START_LIMIT = 120.0  # seconds until a child is at its first part: it imports Cu
 END_LIMIT = 20.0  # seconds a child has to end, once it has said all, or was killed
 PRINTED_MAX = 2000  # characters of what a dead child printed
 
-Command = Callable[[str, int, int], Sequence[str]]
-"""(group's name, first part, file descriptor to write to) -> the command of a child that calls `serve` with them."""
+Command = Callable[[str, int, int, int], Sequence[str]]
+"""(group's name, first part, the part before which to end, file descriptor to write to) -> the command of a child that calls
+`serve` with them."""
 
 
-def serve(group: Group, first: int, pipe: int) -> None:
-    """A child's work: the group's parts from `first` on. Ends early after a part that may have broken the device."""
+def serve(group: Group, first: int, stop: int, pipe: int) -> None:
+    """A child's work: the group's parts from `first` to before `stop`. Ends early after one that may have broken the device."""
     with os.fdopen(pipe, "w", buffering=1) as out:
 
         def say(**message) -> None:
             out.write(json.dumps(message) + "\n")
 
-        for index, part in enumerate(group.parts[first:], first):
+        for index, part in enumerate(group.parts[first:stop], first):
             say(begin=index)
             raised = False
             for finding in found_by(part):
@@ -53,33 +57,60 @@ def serve(group: Group, first: int, pipe: int) -> None:
 
 
 def run_in_children(
-    groups: Sequence[Group], command: Command, say: Callable[[Finding], None], start_limit: float = START_LIMIT
+    groups: Sequence[Group],
+    command: Command,
+    say: Callable[[Finding], None],
+    workers: int = 1,
+    start_limit: float = START_LIMIT,
 ) -> list[Finding]:
-    """Try all of it, in order; `say` is told each finding as it comes."""
+    """Try all of it, in order, or where groups allow it by up to `workers` children side by side; `say` is told each finding as
+    it comes, one at a time."""
     findings: list[Finding] = []
-    for group in groups:
-        first = 0
-        while first < len(group.parts):
-            child = _Child(group, first, command, start_limit)
+    one_at_a_time = threading.Lock()
+    alive: set[_Child] = set()
+    given_up = threading.Event()
+
+    def try_parts(group: Group, first: int, stop: int) -> None:
+        while first < stop and not given_up.is_set():
+            child = _Child(group, first, stop, command, start_limit)
+            alive.add(child)
             try:
                 for finding in child.findings():
-                    findings.append(finding)
-                    say(finding)
+                    with one_at_a_time:
+                        findings.append(finding)
+                        say(finding)
             finally:
+                alive.discard(child)
                 child.close()
             first = child.next
+
+    for beside, some in groupby(groups, lambda group: group.beside):
+        if not beside:
+            for group in some:
+                try_parts(group, 0, len(group.parts))
+            continue
+        with ThreadPoolExecutor(workers) as pool:
+            jobs = [pool.submit(try_parts, group, i, i + 1) for group in some for i in range(len(group.parts))]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:  # Ctrl-C, say: the rest is not waited for
+                given_up.set()
+                for child in list(alive):
+                    child.kill()
+                raise
     return findings
 
 
 class _Child:
-    def __init__(self, group: Group, first: int, command: Command, start_limit: float):
+    def __init__(self, group: Group, first: int, stop: int, command: Command, start_limit: float):
         self.group, self.next = group, first
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115
         self._pipe, writing = os.pipe()
         self._start_limit = start_limit
         try:
             self._process = subprocess.Popen(
-                command(group.name, first, writing),
+                command(group.name, first, stop, writing),
                 pass_fds=(writing,),
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,

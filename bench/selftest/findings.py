@@ -36,10 +36,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Group:
-    """Parts that a process goes through in order, sharing what it has imported and compiled."""
+    """Parts that a process goes through in order, sharing what it has imported and compiled. beside: they may as well be tried
+    in processes of their own at the same time, and beside those of other such groups: nothing is measured or waited for."""
 
     name: str
     parts: tuple[Part, ...]
+    beside: bool = False
 
 
 def run_here(

@@ -31,14 +31,21 @@ def groups(rig: Rig) -> list[Group]:
         found.append(Group("what is missing", lacking))
     for devices in rig.devices:
         if devices.programs:
-            name = f"compile, {devices.name}"
-            found.append(Group(name, (Part(name, COMPILE_LIMIT, lambda devices=devices: _compile(devices)),)))
+            parts = tuple(
+                Part(
+                    f"compile walk.cu {d}, {devices.name}",
+                    COMPILE_LIMIT,
+                    lambda d=d, devices=devices: _compile(devices, d),
+                )
+                for d in dict.fromkeys(dtype for dtype, _ in devices.programs)
+            )
+            found.append(Group(f"compile, {devices.name}", parts, beside=True))
     for backend in rig.kernels:
         parts = tuple(
             Part(f"kernels {d}, {backend.name}", TRY_LIMIT, lambda d=d, backend=backend: _kernels(rig, backend, d))
             for d in backend.dtypes
         )
-        found.append(Group(f"kernels, {backend.name}", parts))
+        found.append(Group(f"kernels, {backend.name}", parts, beside=True))
     for devices in rig.devices:
         for way in devices.ways:
             parts = tuple(
@@ -65,8 +72,8 @@ def groups(rig: Rig) -> list[Group]:
     return found
 
 
-def _compile(rig: DeviceRig) -> Iterator[Finding]:
-    def trial(dtype: str, op: str):
+def _compile(rig: DeviceRig, dtype: str) -> Iterator[Finding]:
+    def trial(op: str):
         def compile_one():
             resident = min(device.resident_blocks(dtype, op) for device in devices)
             return None if resident else f"{dtype} {op}: no block of walk can run with others"
@@ -75,7 +82,7 @@ def _compile(rig: DeviceRig) -> Iterator[Finding]:
 
     devices = rig.open()
     with closing(*devices):
-        yield tally(f"compile walk.cu, {rig.name}", (trial(*program) for program in rig.programs))
+        yield tally(f"compile walk.cu {dtype}, {rig.name}", (trial(op) for d, op in rig.programs if d == dtype))
 
 
 def _kernels(rig: Rig, backend: KernelRig, dtype: str) -> Iterator[Finding]:

@@ -1,11 +1,13 @@
-"""A child of a self-test whose parts crash, hang, raise and report: selftest_child.py GROUP FIRST_PART PIPE.
+"""A child of a self-test whose parts crash, hang, raise and report: selftest_child.py GROUP FIRST_PART STOP_PART PIPE.
 
 Imported by its parent for the same groups, whose parts it does not run."""
 
 import os
 import signal
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 from busbw.bench.selftest.children import serve
 from busbw.bench.selftest.findings import Finding, Group, Part
@@ -37,6 +39,24 @@ def dies_at_its_end():
     return fine("reported")()
 
 
+def meet(name, mine, other):
+    """Ends well once another process is in `meet` with the names turned round; both have the parent's process group."""
+
+    def find():
+        folder = Path(tempfile.gettempdir())
+        (folder / f"busbw-meet-{os.getppid()}-{mine}").touch()
+        until = time.monotonic() + 50
+        there = folder / f"busbw-meet-{os.getppid()}-{other}"
+        while not there.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        found = there.exists()
+        yield Finding(name, found)
+        if found:
+            there.unlink()
+
+    return find
+
+
 GROUPS = [
     Group("mixed", (
         Part("first", 60, fine("first")), Part("crash", 60, crash), Part("second", 60, fine("second")),
@@ -46,9 +66,18 @@ GROUPS = [
     Group("late", (Part("reported", 60, dies_at_its_end),)),
 ]  # fmt: skip
 
+BESIDE = [
+    Group("beside", (
+        Part("meets the second", 60, meet("meets the second", 1, 2)),
+        Part("meets the first", 60, meet("meets the first", 2, 1)),
+    ), beside=True),
+    Group("beside, too", (Part("meets no other", 60, fine("meets no other")),), beside=True),
+    Group("one", (Part("alone", 60, fine("alone")),)),
+]  # fmt: skip
+
 if __name__ == "__main__":
-    name, first, pipe = sys.argv[1:]
+    name, first, stop, pipe = sys.argv[1:]
     if name == "mute":
         sys.exit(3)
-    (group,) = (g for g in GROUPS if g.name == name)
-    serve(group, int(first), int(pipe))
+    (group,) = (g for g in GROUPS + BESIDE if g.name == name)
+    serve(group, int(first), int(stop), int(pipe))

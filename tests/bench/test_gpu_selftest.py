@@ -101,7 +101,7 @@ def test_everything_is_tried_and_found_right(shim_folder):
     assert [f.what for f in findings if f.ok is False] == []
     assert found["backend numba-cuda"].ok is None
     assert set(found) - {"backend numba-cuda"} == {
-        "compile walk.cu, shim", "kernels float32, numpy", "kernels int8, numpy",
+        "compile walk.cu float32, shim", "kernels float32, numpy", "kernels int8, numpy",
         "all-reduce of 2 ranks, shim, walk", "all-reduce of 2 ranks, shim, steps",
         "copy kernel, shim", "reduce kernel, shim", "8 bytes, 2 ranks, shim, walk", "8 bytes, 2 ranks, shim, steps",
         "ring, shim, walk", "ring, shim, steps",
@@ -139,7 +139,7 @@ def test_what_raises_is_a_finding_and_the_rest_goes_on(shim_folder):
         DeviceRig("shim", lambda: [shim_device.ShimDevice(shim_folder, resident=0)], ("steps",)),
     ]
     found = by_name(run(rig(shim_folder, kernels=(), devices=devices)))
-    assert found["compile, broken"].ok is False
+    assert found["compile walk.cu float32, broken"].ok is False
     assert "cudaErrorIllegalAddress" in found["all-reduce of 2 ranks, broken, steps"].detail
     assert "given up after 2" in found["all-reduce of 2 ranks, broken, steps"].detail
     measured = [found[name].ok for name in ("bandwidth, broken", "8 bytes, broken, steps", "ring, broken, steps")]
@@ -174,7 +174,7 @@ def test_the_command_writes_a_report_and_exits_by_what_was_wrong(shim_folder, tm
     devices = [{"name": "shim", "pci_bus_id": "0"}]
     monkeypatch.setattr(machine, "describe_devices", lambda: devices)
     # The children's place is taken by this process; test_selftest_children.py has real ones.
-    monkeypatch.setattr(children, "run_in_children", lambda groups, command, say: run_here(groups, say))
+    monkeypatch.setattr(children, "run_in_children", lambda groups, command, say, workers: run_here(groups, say))
     for wrong, code in ((False, 0), (True, 1)):
         kernels = NumpyKernels(lambda dtype, op: wrong)  # noqa: B023
         made = rig(shim_folder, kernels=kernels, devices=())
@@ -199,7 +199,7 @@ def test_a_child_of_the_command_knows_its_group_by_name(shim_folder, monkeypatch
     made = rig(shim_folder, devices=())
     monkeypatch.setattr(machine, "real_rig", lambda quick, made=made: made)
     reading, writing = os.pipe()
-    entry.main(*_child("kernels, numpy", 1, writing, True)[3:])
+    entry.main(*_child("kernels, numpy", 1, 2, writing, True)[3:])
     with os.fdopen(reading) as lines:
         said = [json.loads(line) for line in lines]
     assert [next(iter(m)) for m in said] == ["begin", "finding", "end"]

@@ -18,8 +18,8 @@ child = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(child)
 
 
-def command(name, first, pipe):
-    return [sys.executable, str(CHILD), name, str(first), str(pipe)]
+def command(name, *numbers):
+    return [sys.executable, str(CHILD), name, *map(str, numbers)]
 
 
 def run(groups, **options):
@@ -61,11 +61,18 @@ def test_a_process_that_dies_after_its_last_word_or_before_its_first_is_said():
 
 
 def test_a_child_that_does_not_start_is_ended():
-    def sleeps(name, first, pipe):
+    def sleeps(name, first, stop, pipe):
         return [sys.executable, "-c", "import time; time.sleep(1000)"]
 
     (found,) = run_in_children([Group("g", (Part("p", 60, list),))], sleeps, lambda finding: None, start_limit=0.2)
     assert found.ok is False and "within 0.2 s" in found.detail
+
+
+def test_parts_that_may_be_are_tried_side_by_side_and_all_else_in_order():
+    found = run(child.BESIDE, workers=2)
+    assert all(f.ok for f in found)  # two can only meet while both are there
+    assert {f.what for f in found[:3]} == {"meets the second", "meets the first", "meets no other"}
+    assert found[3].what == "alone"
 
 
 def test_two_stalls_are_enough_and_what_is_not_available_is_not_a_stall():
