@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from .above import explained
 from .causes import Finding
 from .verdict import BAD, UNKNOWN, Answer
-from .words import headline, table
+from .words import against, headline, table
 
 
 def plain_data(name: str, answer: Answer, found: Sequence[Finding]) -> dict:
@@ -26,6 +26,7 @@ def plain_data(name: str, answer: Answer, found: Sequence[Finding]) -> dict:
         "missing": situation.missing,
         "known": situation.known,
         "assumed": situation.assumed,
+        "against": situation.against or "the library's model",
         "explained": explained(answer),
         "remarks": answer.remarks,
         "sizes": [
@@ -38,10 +39,12 @@ def plain_data(name: str, answer: Answer, found: Sequence[Finding]) -> dict:
                 "verdict": r.verdict,
                 **({} if r.modelled is None else {
                     "modelled_seconds": r.modelled.seconds,
-                    "band_50": [r.modelled.band.low50, r.modelled.band.high50],
-                    "band_90": [r.modelled.band.low90, r.modelled.band.high90],
-                    "algorithm": r.modelled.choice.algorithm,
-                    "protocol": r.modelled.choice.protocol,
+                    **({} if r.modelled.band is None else {
+                        "band_50": [r.modelled.band.low50, r.modelled.band.high50],
+                        "band_90": [r.modelled.band.low90, r.modelled.band.high90],
+                        "algorithm": r.modelled.choice.algorithm,
+                        "protocol": r.modelled.choice.protocol,
+                    }),
                 }),
             }
             for r in answer.rows
@@ -62,7 +65,9 @@ def junit(named: Sequence[tuple[str, Answer, Sequence[Finding]]]) -> str:
             if r.verdict in BAD:
                 failures += 1
                 failure = ElementTree.SubElement(case, "failure", message=_xml(r.verdict))
-                failure.text = _xml("\n".join([*table([r]), *(f"{f.title}: {f.confirm}" for f in found[:3])]))
+                failure.text = _xml(
+                    "\n".join([*table([r], against(answer)), *(f"{f.title}: {f.confirm}" for f in found[:3])])
+                )
             elif r.verdict == UNKNOWN:
                 skipped += 1
                 ElementTree.SubElement(case, "skipped", message=_xml(answer.situation.missing or "cannot say"))

@@ -11,15 +11,16 @@ from ..fabric.library.predict import Expected, Prediction
 from .situation import Situation
 
 SMALL = 8  # bytes: all latency
+MEMORY, SCHEDULE = "memory", "schedule"  # kinds of own.py
 
 
 class Modelled(NamedTuple):
-    """kind: of band.KINDS, how well the class of the run is known; latency_bound: the time is less than twice that of a message of
-    8 bytes."""
+    """band, choice: None where nothing tells how far times usually lie from it, or no library chose. kind: of band.KINDS, how well
+    the class of the run is known, or of own.py; latency_bound: the time is less than twice that of a message of 8 bytes."""
 
     seconds: float
-    band: Band
-    choice: Prediction
+    band: Band | None
+    choice: Prediction | None
     kind: str
     latency_bound: bool
 

@@ -14,6 +14,7 @@ from ..fabric.library.published import Point, Skipped
 
 HOST_GPUS = 8  # of the reference designs of every GPU generation with NVLink switches
 MPI_TOOLS = ("OSU", "IMB")
+OWN_TOOL = "busbw sweep"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Given:
 @dataclass(frozen=True)
 class Situation:
     """platform: None where there is no model. known: facts with where they come from; assumed: what neither log nor user says;
-    missing: the one thing that must be told before a bandwidth can be judged, in one line, "" for nothing."""
+    missing: the one thing that must be told before a bandwidth can be judged, in one line, "" for nothing. against: what the run is
+    held against where that is not the library's model ("what the memory allows"), else ""."""
 
     collective: str
     ranks: int | None
@@ -42,6 +44,7 @@ class Situation:
     known: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     missing: str = ""
+    against: str = ""
 
 
 def situate(log: Log, table: Table, given: Given = Given()) -> Situation:

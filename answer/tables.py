@@ -7,9 +7,11 @@ import sys
 from dataclasses import dataclass, replace
 
 from ..bench.log import Log, Pair
+from ..bench.record import ResultFile
 from ..errors import UserError
-from ..interchange.logs import read, read_stream
-from . import pairs
+from ..interchange.logs import read_stream
+from ..interchange.results import opened
+from . import own, pairs
 from .causes import Finding, causes
 from .situation import Given, situate
 from .verdict import BAD, LOW, UNKNOWN, Answer, judge
@@ -28,12 +30,28 @@ class Answered:
 
 
 def answers(path: str, given: Given, threshold: float | None = None) -> list[Answered]:
-    """Everything that can be said of a log. Raises UserError for a file that has nothing to judge."""
-    log = read_stream(sys.stdin.buffer, "standard input") if path == "-" else read(path)
-    found = answers_of(log, given, threshold)
+    """Everything that can be said of a log, or of a result file of busbw. Raises UserError for a file that has nothing to judge."""
+    if path == "-":
+        found = answers_of(read_stream(sys.stdin.buffer, "standard input"), given, threshold)
+    else:
+        result, log = opened(path)
+        found = answers_of(log, given, threshold) if log else answers_of_results(result, given, threshold)
     if not found:
-        raise UserError(f"{path}: no table of a benchmark in it; accepted: what busbw import reads")
+        raise UserError(
+            f"{path}: no table of a benchmark in it; accepted: what busbw import reads, and busbw's own files"
+        )
     return found
+
+
+def answers_of_results(result: ResultFile, given: Given, threshold: float | None = None) -> list[Answered]:
+    """An answer for each algorithm of a result file."""
+    judged = own.judged(result, given, threshold)
+    alone = len(judged) == 1
+    found = [
+        Answered(result.path if alone else f"{result.path}, {name}", answer.verdict, answer, _why(log, answer))
+        for name, log, answer in judged
+    ]
+    return [_beside(a, found) for a in found]
 
 
 def answers_of(log: Log, given: Given, threshold: float | None = None) -> list[Answered]:
@@ -70,5 +88,8 @@ def _table(log: Log, index: int, given: Given, threshold: float | None) -> Answe
     if table.label:
         name += f" ({table.label})"
     answer = judge(table, situate(log, table, given), threshold)
-    found = causes(log, answer) if answer.verdict in BAD or answer.verdict == UNKNOWN else []
-    return Answered(name, answer.verdict, answer, tuple(found))
+    return Answered(name, answer.verdict, answer, _why(log, answer))
+
+
+def _why(log: Log, answer: Answer) -> tuple[Finding, ...]:
+    return tuple(causes(log, answer)) if answer.verdict in BAD or answer.verdict == UNKNOWN else ()

@@ -1,7 +1,7 @@
 """Measured against modelled, size by size, then by ranges of sizes that have one verdict.
 
 healthy        inside the band that holds 90 % of systems that the model had not seen, or faster
-low            below it, where the time grows with the size
+low            below it, where the time grows with the size; below half of what is allowed, where there is no band (own.py)
 high latency   below it, where it does not
 collapses      the rate halves and does not come back (shape.py); no model is needed to say so
 impossible     above what the wires allow (limits.py)
@@ -13,7 +13,7 @@ A size alone outside the band, beside sizes inside it, is a remark and no verdic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -24,7 +24,7 @@ from ..fabric.library.nccl import COLLECTIVES
 from .limits import TOLERANCE, Limits, limits
 from .model import Modelled, modelled
 from .shape import Jump, jumps
-from .situation import MPI_TOOLS, Situation
+from .situation import MPI_TOOLS, OWN_TOOL, Situation
 
 HEALTHY, LOW, LATENCY, COLLAPSES, IMPOSSIBLE, WRONG, UNKNOWN = (
     "healthy", "low", "high latency", "collapses", "impossible", "wrong data", "cannot say",
@@ -32,6 +32,7 @@ HEALTHY, LOW, LATENCY, COLLAPSES, IMPOSSIBLE, WRONG, UNKNOWN = (
 VERDICTS = (WRONG, IMPOSSIBLE, COLLAPSES, LOW, LATENCY, HEALTHY, UNKNOWN)
 """Worst first; what cannot be said of some sizes does not outweigh what can be said of others."""
 MANY = 1 << 20  # ranks
+HALF = 0.5  # of what is allowed, below which a size is low where no band is known
 BAD = frozenset((WRONG, IMPOSSIBLE, COLLAPSES, LOW, LATENCY))
 
 
@@ -81,23 +82,31 @@ class Answer:
         return next((j for j in self.jumps if j.kind == "collapse"), None)
 
 
-def judge(table: Table, situation: Situation, threshold: float | None = None) -> Answer:
-    """Hold a table against the model. threshold: a share of the modelled bandwidth below which a size is low, instead of the band.
+def judge(
+    table: Table,
+    situation: Situation,
+    threshold: float | None = None,
+    model: Callable[[int], Modelled | None] | None = None,
+) -> Answer:
+    """Hold a table against the model. threshold: a share of the modelled bandwidth below which a size is low, instead of the band;
+    model: of a size, where it is not the library's.
 
     Raises UserError where the machine cannot run the table's job.
     """
     measured = _measured(table, situation)
     bounds = _limits(situation)
-    predictions = [_model(situation, size) for size, *_ in measured]
+    predictions = [model(size) if model else _model(situation, size) for size, *_ in measured]
     rows = [
         Judged(size, seconds, busbw, line, wrong, m, _verdict(seconds, busbw, wrong, m, bounds, threshold))
         for (size, seconds, busbw, line, wrong), m in zip(measured, predictions)
     ]
     found = jumps([r.size for r in rows], [r.seconds for r in rows])
+    if table.tool == OWN_TOOL and (situation.nodes or 1) == 1:  # leaving the caches, it falls to the memory's rate
+        found = [j for j in found if j.kind != "collapse"]
     rows = _collapsed(rows, found)
     rows, remarks = _alone(rows)
     remarks += _jump_words(rows, found)
-    if situation.platform is None and not table.tool.startswith(MPI_TOOLS):
+    if situation.platform is None and not table.tool.startswith((*MPI_TOOLS, OWN_TOOL)):
         remarks += _nic_words(rows)
     if table.average and len(rows) > 1:
         remarks.append("the log's average is over all its sizes: it is no peak, and falls with the smallest size")
@@ -173,7 +182,7 @@ def _verdict(seconds, busbw, wrong, m: Modelled | None, bounds: Limits | None, t
         return IMPOSSIBLE
     if m is None:
         return UNKNOWN
-    slowest = m.seconds / threshold if threshold else m.band.high90
+    slowest = m.band.high90 if m.band and not threshold else m.seconds / (threshold or HALF)
     if seconds <= slowest:
         return HEALTHY
     return LATENCY if m.latency_bound else LOW

@@ -21,7 +21,7 @@ def words(name: str, answer: Answer, found: Sequence[Finding], most: int = MOST_
     gpu = f" of {plain(situation.gpu, 50)}" if situation.gpu else ""
     lines = [f"{plain(name, 100)}: {situation.collective} over {where}{gpu}", f"  {headline(answer)}"]
     if answer.rows:
-        lines += ["", *table(answer.ranges), ""]
+        lines += ["", *table(answer.ranges, against(answer)), ""]
     lines += [f"  {s}" for s in (*explained(answer), *answer.remarks)]
     if situation.missing:
         lines.append(f"  {situation.missing}")
@@ -55,19 +55,20 @@ def headline(answer: Answer) -> str:
     if answer.verdict == IMPOSSIBLE:
         return f"IMPOSSIBLE at {span}: above what the wires allow"
     if answer.verdict == COLLAPSES:
-        return f"COLLAPSES from {size_words(bad[0].size)} on{_against(bad)}"
+        return f"COLLAPSES from {size_words(bad[0].size)} on{_share(answer, bad)}"
     if answer.verdict in (LOW, LATENCY):
-        return f"{answer.verdict.upper()} at {span}{_against(bad)}"
+        return f"{answer.verdict.upper()} at {span}{_share(answer, bad)}"
     if answer.verdict == HEALTHY:
-        return f"healthy{_against(bad)}" + (
+        return f"healthy{_share(answer, bad)}" + (
             "" if len(bad) == len(rows) else f" at {span}; the other sizes cannot be judged"
         )
     return "cannot say" + (": the log has no times" if not rows else "")
 
 
-def _against(rows) -> str:
+def _share(answer: Answer, rows) -> str:
     shares = sorted(r.share for r in rows if r.share is not None)
-    return f": {100 * shares[len(shares) // 2]:.0f} % of the modelled bandwidth in the middle" if shares else ""
+    of = answer.situation.against or "the modelled bandwidth"
+    return f": {100 * shares[len(shares) // 2]:.0f} % of {of} in the middle" if shares else ""
 
 
 def _span(rows) -> str:
@@ -75,9 +76,14 @@ def _span(rows) -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def table(ranges: Sequence[Range]) -> list[str]:
-    """One line a range: its sizes, what was measured and modelled at its last size, and the verdict."""
-    lines = [f"    {'sizes':<22} {'measured':>22} {'model, 90 % band':>34} {'of model':>9}  verdict"]
+def against(answer: Answer) -> str:
+    """The heading of what measured times are held against."""
+    return answer.situation.against or "model, 90 % band"
+
+
+def table(ranges: Sequence[Range], heading: str = "model, 90 % band") -> list[str]:
+    """One line a range: its sizes, what was measured and modelled (`heading`) at its last size, and the verdict."""
+    lines = [f"    {'sizes':<22} {'measured':>22} {plain(heading, 34):>34} {'of that':>9}  verdict"]
     for r in ranges:
         span, measured, band, share, verdict = table_cells(r)
         lines.append(f"    {span:<22} {measured:>22} {band:>34} {share:>9}  {verdict}")
@@ -91,11 +97,11 @@ def table_cells(r: Range) -> tuple[str, str, str, str, str]:
     m = last.modelled
     if r.verdict == LATENCY or (m is not None and m.latency_bound) or last.busbw is None:
         measured = time_words(last.seconds)
-        ends = () if m is None else (time_words(t) for t in (m.seconds, m.band.low90, m.band.high90))
+        figures = [] if m is None else [time_words(t) for t in (m.seconds, *(m.band[::3] if m.band else ()))]
     else:
         scale = last.busbw * last.seconds
         measured = rate_words(last.busbw)
-        ends = () if m is None else (rate_words(scale / t) for t in (m.seconds, m.band.high90, m.band.low90))
-    band = "{} ({} to {})".format(*ends) if m is not None else ""
+        figures = [] if m is None else [rate_words(scale / t) for t in (m.seconds, *(m.band[::-3] if m.band else ()))]
+    band = "{} ({} to {})".format(*figures) if len(figures) == 3 else "".join(figures)
     share = "" if last.share is None else f"{100 * last.share:.0f} %"
     return _span(r.rows), measured, band, share, r.verdict

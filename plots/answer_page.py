@@ -13,7 +13,7 @@ from ..answer.pairs import suspects
 from ..answer.situation import Situation
 from ..answer.tables import Answered
 from ..answer.verdict import BAD, HEALTHY, Answer, Judged
-from ..answer.words import MOST_CAUSES, headline, strength, table_cells
+from ..answer.words import MOST_CAUSES, against, headline, strength, table_cells
 from ..bench.summary import plain, rate_words, size_words, time_words
 from ..fabric.library import published as points
 from . import style
@@ -102,7 +102,8 @@ def _one(a: Answered, index: int, alone: bool, others: Sequence[Published]) -> s
     lines = "".join(
         f"<li>{_e(plain(t, 300))}</li>" for t in (*explained(answer), *answer.remarks, situation.missing) if t
     )
-    rest = f"{_causes(a)}{_figure(answer, index, drawn)}{_rests(situation)}"
+    figure = "" if situation.against else _figure(answer, index, drawn)  # a result file's own figure is below
+    rest = f"{_causes(a)}{figure}{_rests(situation)}"
     return (
         f'<section class="answer"><h2>{_e(title)}</h2>'
         f'<p class="verdict">{_said(a)}</p><p class="from">{_e(where)}</p>'
@@ -120,7 +121,7 @@ def _ranges(answer: Answer) -> str:
         rows += (
             f'<tr><th scope="row" class="l">{_e(span)}</th><td class="l">{_badge(verdict, verdict)}</td>{cells}</tr>'
         )
-    head = heads(("sizes", "verdict", "measured", "modelled (90 % band)", "of the model"), (0, 1))
+    head = heads(("sizes", "verdict", "measured", against(answer), "of that"), (0, 1))
     return (
         wide("Verdict by range of sizes", f'<table class="ranges">{head}<tbody>{rows}</tbody></table>')
         + '<p class="note">Figures are of the largest size of each range.</p>'

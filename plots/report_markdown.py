@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..answer.above import explained
 from ..answer.tables import Answered
-from ..answer.words import MOST_CAUSES, headline, strength, table_cells
+from ..answer.words import MOST_CAUSES, against, headline, strength, table_cells
 from ..bench.compare import differences
 from ..bench.record import Record, ResultFile
 from ..bench.summary import IN_PLACE, OUT_OF_PLACE, plain, rate_words, series, settings, size_words, time_words, words
@@ -48,7 +48,7 @@ def _answer(a: Answered) -> list[str]:
     out += [safe(headline(answer)), ""]
     if answer.ranges:
         out += table(
-            ("sizes", "measured", "modelled, 90 % band", "of model", "verdict"), [table_cells(r) for r in answer.ranges]
+            ("sizes", "measured", safe(against(answer)), "of that", "verdict"), [table_cells(r) for r in answer.ranges]
         )
         out.append("")
     said = [*explained(answer), *answer.remarks, situation.missing]

@@ -11,7 +11,7 @@ HELP = "is this number normal? hold a log against the model, and name likely cau
 
 DESCRIPTION = """\
 Hold what a benchmark printed against what that system should give. Takes logs of nccl-tests, OSU, IMB and others, as busbw import
-does. The system is taken from the log where it tells it (GPU, nodes, NICs, NCCL's release), else from the options below; what had
+does, and busbw's own result files, which are held against the memory that the run measured, or --system. The system is taken from the log where it tells it (GPU, nodes, NICs, NCCL's release), else from the options below; what had
 to be assumed is said, and nothing is called low on an assumption.
 
 For each range of sizes: measured, modelled with the band that holds 90 % of systems that the model had not seen, and a verdict:
@@ -29,7 +29,7 @@ exit codes: 0 healthy, 1 something is wrong, 2 cannot say (or bad usage)"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("logs", nargs="+", metavar="LOG", help="a log, or - for standard input")
+    parser.add_argument("logs", nargs="+", metavar="LOG", help="a log, a result file, or - for a log on standard input")
     add_given(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--junit", metavar="FILE", help="also write JUnit XML, a test case a range of sizes")

@@ -12,8 +12,8 @@ from .plot import beside
 HELP = "write a self-contained report from result files and logs: the verdict first, then why, then everything"
 
 DESCRIPTION = """\
-Write one page about result files (busbw sweep --out) and logs of other tools (see busbw import). Of a log it says first whether
-its numbers are normal, as busbw expect does, with likely causes and their evidence; then it draws what was measured over the
+Write one page about result files (busbw sweep --out) and logs of other tools (see busbw import). It says first whether
+their numbers are normal, as busbw expect does, with likely causes and their evidence; then it draws what was measured over the
 model's band and over what others have published on such machines, with the values as tables behind the figures.
 
 HTML is one file without scripts that opens offline; hover over a figure, tap it, or go through it with the Tab key for its values.
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page and print its path. Raises UserError."""
-    from ..answer.tables import answers_of
+    from ..answer.tables import answers_of, answers_of_results
     from ..errors import UserError
     from ..interchange.results import opened, results_of
     from ..plots import printing
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     given, results, answers = given_by(args), [], []
     for path in args.files:
         result, log = opened(path, args.ranks)
-        found = answers_of(log, given, args.threshold) if log else []
+        found = answers_of(log, given, args.threshold) if log else answers_of_results(result, given, args.threshold)
         if not result.records and not found:
             results_of(path, args.ranks)
             raise UserError(f"{path}: nothing to report; accepted: a result file or a log with times")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..verdict import WRONG
+from ..situation import OWN_TOOL
+from ..verdict import BAD, WRONG
 from .case import Case, Finding
 
 
@@ -103,4 +104,18 @@ def slow_launcher(case: Case) -> Finding | None:
     )  # fmt: skip
 
 
-RULES = (separate_runs, one_rank, host_clock, wrong_data, kernel_or_fabric_errors, slow_launcher)
+def warned(case: Case) -> Finding | None:
+    """busbw's own sweep: what it warned of when it measured, such as other load, shared cores, slowed clocks."""
+    told = [n.text for n in case.answer.table.notes if n.kind == "warning"]
+    if not told or case.answer.table.tool != OWN_TOOL or case.answer.verdict not in BAD:
+        return None
+    return Finding(
+        "what the sweep itself warned of",
+        0.6,
+        tuple(told[:3]),
+        "another figure when it is measured again without",
+        "do what the warning says, and measure again; busbw doctor",
+    )
+
+
+RULES = (separate_runs, one_rank, host_clock, wrong_data, kernel_or_fabric_errors, slow_launcher, warned)
