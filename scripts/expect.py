@@ -11,8 +11,9 @@ HELP = "is this number normal? hold a log against the model, and name likely cau
 
 DESCRIPTION = """\
 Hold what a benchmark printed against what that system should give. Takes logs of nccl-tests, OSU, IMB and others, as busbw import
-does, and busbw's own result files, which are held against the memory that the run measured, or --system. The system is taken from the log where it tells it (GPU, nodes, NICs, NCCL's release), else from the options below; what had
-to be assumed is said, and nothing is called low on an assumption.
+does, and busbw's own result files, which are held against the memory that the run measured, or --system. The system is taken from
+the log where it tells it (GPU, nodes, NICs, NCCL's release), else from the options below; what had to be assumed is said, and
+nothing is called low on an assumption.
 
 For each range of sizes: measured, modelled with the band that holds 90 % of systems that the model had not seen, and a verdict:
 healthy, low, high latency, collapses, impossible (above any wire), wrong data, cannot say. Then likely causes, each with its

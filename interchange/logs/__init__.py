@@ -6,6 +6,7 @@
     ranks        p from busbw / algbw                               markdown, plain, grid    Markdown, all_reduce_bench.py, by hand
     info         NCCL INFO lines, settings, devices                 pairs                    lists and matrices of pairs
     draft        a table's collective and ranks, concluded          records                  tables as result records
+    packed       gzip, unpacked as it is read
 
 A new format is one file with a class that has ``take`` and a line in ``scan``.
 """
@@ -20,15 +21,17 @@ from typing import BinaryIO
 from ...bench.log import Log, System
 from ...bench.record import read as read_own
 from ...errors import UserError
+from . import packed
 
-MAX_BYTES = 64 << 30
+MAX_BYTES = packed.MOST
 OWN = b'{"schema":"busbw.'  # how a result file of busbw begins
 
 
 def read(path: str | os.PathLike) -> Log:
-    """The log in a file; of busbw's own, the pairs. Raises UserError for a file that is missing, no file, or too large."""
-    from .scan import Scan
+    """The log in a file, packed by gzip or not; of busbw's own, the pairs.
 
+    Raises UserError for a file that is missing, no file, or too large.
+    """
     path = Path(path)
     try:
         if not path.is_file():
@@ -46,13 +49,22 @@ def read(path: str | os.PathLike) -> Log:
                 raise UserError(
                     f"{path}: is a result file of busbw, which every command takes; accepted: a log of another tool"
                 )
-            return Scan(str(path)).run(file)
+            return _scanned(file, str(path))
     except OSError as e:
         raise UserError(f"{path}: cannot be read: {e.strerror}") from None
 
 
 def read_stream(stream: BinaryIO, name: str) -> Log:
     """The log in a stream that cannot be gone back in (a pipe)."""
+    return _scanned(io.BufferedReader(stream) if not hasattr(stream, "peek") else stream, name)
+
+
+def _scanned(file: io.BufferedReader, name: str) -> Log:
     from .scan import Scan
 
-    return Scan(name).run(io.BufferedReader(stream) if not hasattr(stream, "peek") else stream)
+    scan = Scan(name)
+    if file.peek(2).startswith(packed.MAGIC):
+        file = io.BufferedReader(packed.Unpacked(file, scan.notes), packed.CHUNK)
+        if file.peek(64).startswith(OWN):
+            raise UserError(f"{name}: is a packed result file of busbw; unpack it first (gunzip)")
+    return scan.run(file)

@@ -58,6 +58,8 @@ class Scan:
             for text in batch:
                 number += 1
                 # Nearly all lines of a long log are NCCL's own, so these pass by without a call more than is needed.
+                if not text:
+                    continue
                 at = text.find(" NCCL INFO ")
                 if at >= 0:
                     told += 1
