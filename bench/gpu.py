@@ -193,7 +193,7 @@ def _ipc_session(options, largest: int, scratch: int, world, rank_here: int):
         way="walk",
         timeout=options.timeout,
         eager_bytes=options.eager_bytes,
-        open_nccl=lambda ids: nccl.of_a_job(world),
+        open_nccl=lambda ids: nccl.of_a_job(world, device.describe().get("pci_bus_id")),
         nccl=_how(options),
         crew=crew,
     )
@@ -208,10 +208,11 @@ def _mpi_session(options, largest: int, scratch: int, MPI, rank_here: int):
     aware, how = mpi_takes_device_addresses(MPI)
     aware = bool(world.allreduce(int(aware), MPI.MIN))
     gpu = open_gpu(rank_here)
+    bus = gpu.device.describe().get("pci_bus_id")
     session = DeviceMpiSession(
-        world, gpu, largest, scratch, aware=aware, timeout=options.timeout, open_nccl=lambda: nccl.of_a_job(world)
+        world, gpu, largest, scratch, aware=aware, timeout=options.timeout, open_nccl=lambda: nccl.of_a_job(world, bus)
     )
-    session.crew.devices = world.allgather(gpu.name)
+    session.crew.introduce(gpu.device.describe())
     session.crew.library = f"{MPI.Get_library_version().splitlines()[0].strip(chr(0))} ({how})"
     return session
 
@@ -221,6 +222,11 @@ def lines(options, session) -> list[str]:
     names = session.crew.devices
     each = ", ".join(f"{names.count(n)} x {n}" for n in dict.fromkeys(names))
     found = [f"# {each}, through {options.backend}"]
+    if session.crew.transport.startswith("gpu-mpi") and len(names) < session.ranks:
+        found.append(
+            f"# {session.ranks} ranks share {len(names)} GPU{'s' * (len(names) > 1)}, which work{'s' * (len(names) == 1)} for one "
+            "process at a time: times are not those of a GPU a rank"
+        )
     if options.backend_note:
         found.append(f"# {options.backend_note}")
     if options.backend == "numba-cuda":
@@ -241,7 +247,7 @@ def record(options, session) -> dict:
     of_this_process = [d.describe() for d in getattr(session, "devices", None) or [session.gpu.device]]
     found = {
         "backend": options.backend,
-        "devices": of_this_process,
+        "devices": getattr(session.crew, "gpus", None) or of_this_process,
         "timing": timing(session),
         "caches": "flushed before each sample",
         "telemetry": telemetry(of_this_process),

@@ -19,6 +19,7 @@ from busbw.errors import UserError
 from busbw.transports.device import DeviceSession
 from busbw.transports.gate import Gate
 from busbw.transports.session import Job
+from busbw.transports.tuning import GPU_SLICES, default_slices
 
 SAMPLES = 21
 
@@ -65,7 +66,8 @@ def all_reduce(backend: str, ranks: int, sizes: list[int], limits: dict, way: st
         seconds = float(np.median(session.time(SAMPLES, 1)[0]))
         print(f"  8 B {algorithm:<20} {seconds * 1e6:8.1f} us {seconds / max(launch, 1e-9):6.1f} launches")
     for size in sizes:
-        session.prepare(Job("ring", size // 4, "float32", "sum", slices=4))
+        slices = default_slices("ring", ranks, size, GPU_SLICES)
+        session.prepare(Job("ring", size // 4, "float32", "sum", slices=slices))
         session.run()
         seconds = float(np.median(session.time(SAMPLES, 1)[0]))
         busbw = size / seconds * busbw_factor(ranks)

@@ -20,3 +20,10 @@ def reason_for_package(package: str, error: BaseException) -> str:
 def reason_for_driver(package: str, error: BaseException) -> str:
     """What is missing where `package` is there and the device does not answer."""
     return f"the NVIDIA driver is missing or too old for {package}: nvidia-smi must find a GPU first ({detail(error)})"
+
+
+def reason_for_numpy(package: str, error: BaseException) -> str:
+    """Where `package` is there and cannot be used with the NumPy beside it: what each is, and what to install."""
+    import numpy as np
+
+    return f"{package} does not work with NumPy {np.__version__} ({detail(error)}): pip install 'numpy<2.5'"

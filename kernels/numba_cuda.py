@@ -16,7 +16,7 @@ import numpy as np
 
 from . import device
 from .dtypes import DTYPES
-from .missing import reason_for_driver, reason_for_package
+from .missing import reason_for_driver, reason_for_numpy, reason_for_package
 
 THREADS = 512  # of a block
 SIMULATED_THREADS, SIMULATED_BLOCKS = 4, 2  # each of them is a thread of Python
@@ -40,6 +40,10 @@ def available() -> str | None:
         count = len(cuda.gpus)
     except Exception as error:  # CudaSupportError, or one of the driver's own
         return reason_for_driver(f"numba-cuda {numba_cuda.__version__}", error)
+    try:
+        import numba.cuda.cudaimpl  # noqa: F401  what every kernel needs, and Numba imports with the first
+    except Exception as error:  # 0.30 with NumPy 2.5: AttributeError
+        return reason_for_numpy(f"numba-cuda {numba_cuda.__version__}", error)
     return None if count else "there is no CUDA device: the driver lists none (see nvidia-smi and CUDA_VISIBLE_DEVICES)"
 
 
@@ -74,7 +78,7 @@ def _configured(dispatcher, blocks: int, threads: int, stream: Any):
     """The dispatcher on a grid. Numba warns of every grid below 128 blocks, which small messages have for a reason: blocks with
     nothing to do would only make the launch longer."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Grid size .* low occupancy")
+        warnings.filterwarnings("ignore", message=".*Grid size .* low occupancy")
         return dispatcher[blocks, threads, stream]
 
 

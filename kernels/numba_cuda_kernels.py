@@ -18,9 +18,9 @@ from functools import cache
 import numpy as np
 from numba import cuda
 
-from .numba_cuda_memory import SIMULATED, add_to, memory
+from .numba_cuda_memory import SIMULATED, add_to, load_again, memory, nanoseconds
 
-ARGUMENTS = {"reduce": 6, "many": 6, "copy": 4, "fill": 4, "check_exact": 5, "check_range": 6}
+ARGUMENTS = {"gate": 3, "reduce": 6, "many": 6, "copy": 4, "fill": 4, "check_exact": 5, "check_range": 6}
 _BITS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}
 
 
@@ -39,6 +39,8 @@ def signature(name: str):
 
 def function(name: str, dtype: str) -> Callable:
     """The Python function of the kernel `name` (see `device`) on `dtype` (a name of dtypes.DTYPES)."""
+    if name == "gate":
+        return _gate
     if name == "copy":
         return _copy_kernel()
     if name == "check_range":
@@ -51,6 +53,14 @@ def function(name: str, dtype: str) -> Callable:
     role, _, op = name.partition("_")
     apply, finish = _apply(op, memory(dtype).number), _finish(op, memory(dtype).number)
     return _reduce_kernel(dtype, apply, finish) if role == "reduce" else _many_kernel(dtype, apply, finish)
+
+
+def _gate(word, turn, limit_ns):
+    """transports/cuda/gate.cu: until the int64 at `word`, in the host's memory, is `turn` or more, or the limit is over."""
+    if cuda.threadIdx.x == 0:
+        deadline = nanoseconds() + limit_ns
+        while load_again(word) < turn and nanoseconds() < deadline:
+            pass
 
 
 @cache

@@ -199,6 +199,9 @@ def _compiled(dtype: str, bits: int, number: str, lanes: int):
 
 
 if SIMULATED:
+    load_again = nanoseconds = (
+        None  # of the gate, which the simulator has no use for: its launches are over when they return
+    )
     _COUNTING = threading.Lock()
 
     def add_to(address, value):
@@ -222,3 +225,25 @@ else:
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64), generate
+
+    @_intrinsic
+    def load_again(typing_context, address):
+        """The int64 at `address` as it is now, however often it was read before."""
+        return _assembly("ld.volatile.global.s64 $0, [$1];", "=l,l", 1)
+
+    @_intrinsic
+    def nanoseconds(typing_context):
+        """A clock, the same for all of a device."""
+        return _assembly("mov.u64 $0, %globaltimer;", "=l", 0)
+
+    def _assembly(instruction: str, constraints: str, operands: int):
+        """An intrinsic of int64 operands and an int64 result that is done each time it is come to."""
+        from llvmlite import ir
+        from numba.cuda import types
+
+        def generate(context, builder, signature, arguments):
+            i64 = ir.IntType(64)
+            kind = ir.FunctionType(i64, [i64] * operands)
+            return builder.asm(kind, instruction, constraints, arguments, side_effect=True)
+
+        return types.int64(*[types.int64] * operands), generate

@@ -283,16 +283,25 @@ def collective_words(records: Sequence[Record]) -> str:
     return ", ".join(words) + ", …" * (len(names) > 3)
 
 
+def _gpus(environment: dict) -> list[str]:
+    """The names of the GPUs that were measured; a file of others' may hold anything."""
+    gpu = environment.get("gpu")
+    devices = gpu.get("devices") if isinstance(gpu, dict) else None
+    return [str(d.get("name")) for d in devices if isinstance(d, dict)] if isinstance(devices, list) else []
+
+
 def provenance(records: Sequence[Record]) -> str:
-    """Transport, CPU, cores, hosts, MPI and day, as far as the environment tells; modelled systems by name."""
+    """Transport, GPUs or CPU, cores, hosts, MPI and day, as far as the environment tells; modelled systems by name."""
     transports = list(dict.fromkeys(r.transport for r in records))
     parts = ["transport " + ", ".join(plain(t, 20) for t in transports[:4])]
     systems = dict.fromkeys(r.clock.removeprefix("fabric:") for r in records if r.clock != WALL)
     parts += [f"modelled: {plain(s, 30)}" for s in list(systems)[:3]]
     env = next((r.environment for r in records if r.clock == WALL and r.environment), {})
-    if env.get("cpu_model"):
+    gpus = _gpus(env)
+    parts += [f"{gpus.count(name)} × {plain(name, 45)}" for name in list(dict.fromkeys(gpus))[:2]]
+    if env.get("cpu_model") and not gpus:
         parts.append(plain(env["cpu_model"], 45))
-    if env.get("cores"):
+    if env.get("cores") and not gpus:
         parts.append(f"{plain(env['cores'], 8)} cores")
     hosts = hostnames(env)
     if hosts:

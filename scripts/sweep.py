@@ -81,7 +81,9 @@ def add_arguments(parser) -> None:
         "take every N consecutive ranks as a node: for node-aware algorithms (hierarchical, node-tree, torus), and under mpirun "
         "also for the transport, to try the hybrid on one machine (default: hosts, with --fabric the system's nodes)"
     ))  # fmt: skip
-    how.add_argument("--eager", metavar="SIZE", help="largest message sent through a mailbox (default 512)")
+    how.add_argument(
+        "--eager", metavar="SIZE", help="largest message sent through a mailbox (default 512; GPUs: where it saves an ack)"
+    )
     how.add_argument(
         "--no-pin",
         action="store_true",

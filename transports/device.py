@@ -38,8 +38,13 @@ from .nccl import Group, How
 from .nvtx import nvtx_range
 from .program import EPOCH_SHIFT, MODE_NAMES, Peers, Program, Tuning, causality, lower
 
-EAGER_BYTES = 4096
-BYTES_A_BLOCK = THREADS * 4 * 16  # of a call's result: every thread then has its four vectors (vector.cuh) in flight
+# Into a mailbox and out of it are two calls, where a push or a pull is one; but a pull may need an ack, which is as long a wait.
+# Steps wait for nothing.
+WALK_TUNING, STEPS_TUNING = Tuning(4096, mailbox_saves_ack=True), Tuning(0, inline_lines=0)
+# Bytes of a call's result that a block has: a vector a thread at least, and where that would be more blocks than run at a time,
+# all four that a thread has in flight (vector.cuh). On an H100 the least is 7 to 25 % faster below 2 MiB, and 20 % slower at 8 MiB.
+BYTES_A_BLOCK_LEAST, BYTES_A_BLOCK = THREADS * 16, THREADS * 4 * 16
+STEP_BLOCKS_MAX = 1024  # of one row
 GOOD_STEPS_MAX = 4096  # more launches than that are not tried
 BLOCK_UNIT = 2 << 20  # what CUDA shares with another process is whole allocations of this size
 TRIALS = 5
@@ -222,12 +227,13 @@ class DeviceSession:
         self.gate = Gate(self.devices, self.crew.all_of)
         self.ranks = ranks
         self.way, self.timeout, self.flush = way, timeout, flush
-        self.eager_bytes = EAGER_BYTES if eager_bytes is None else eager_bytes
+        asked = None if eager_bytes is None else Tuning(eager_bytes)
+        self._tunings = {"walk": asked or WALK_TUNING, "steps": asked or STEPS_TUNING}
         self.buffer_bytes, self.scratch_bytes = buffer_bytes, scratch_bytes
         mine = self.crew.mine
         self.device_of = {r: i * len(devices) // len(mine) for i, r in enumerate(mine)}
         self.job: Job | None = None
-        self.programs: dict[int, Program] = {}  # of the ranks of this process
+        self._programs: dict[str, dict[int, Program]] = {}  # by way, of the ranks of this process
         self.message_modes: dict[str, int] = {}
         self.chosen = ""  # the way the prepared job takes
         self.epoch = 1
@@ -310,16 +316,15 @@ class DeviceSession:
             )
         self.job = job
         known = causality(schedule)
-        tuning = Tuning(self.eager_bytes)
-        self.programs = {
-            r: lower(schedule, known, peers, Codes(), d.itemsize, tuning) for r, peers in self._peers.items()
+        stepwise = self.way != "walk" and self._one_device
+        self._programs = {
+            way: {
+                r: lower(schedule, known, peers, Codes(), d.itemsize, self._tunings[way])
+                for r, peers in self._peers.items()
+            }
+            for way in ("walk", *("steps",) * stepwise)
         }
-        over = np.array([(self.epoch - 1 << EPOCH_SHIFT) + 1], np.int64)
-        for r, program in self.programs.items():
-            for address in program.done:
-                self.devices[self.device_of[r]].upload(address, over)
-        modes = self.crew.total(np.sum([p.modes for p in self.programs.values()], axis=0))
-        self.message_modes = {name: int(n) for name, n in zip(MODE_NAMES, modes) if n}
+        self._say_done()
         resident = min(device.resident_blocks(d.name, job.op) for device in self.devices)
         most = max(Counter(self.device_of.values()).values())
         can_walk = self.crew.all_of(resident >= most)
@@ -328,9 +333,7 @@ class DeviceSession:
                 f"{most} ranks on one device need as many blocks that run at once, but {resident} do; accepted: --ranks "
                 f"{resident * len(self.devices)} or fewer, or one launch a step"
             )
-        per_rank = max(1, min(resident // most, self._blocks_wanted(d.itemsize))) if can_walk else 1
-        stepwise = self.way != "walk" and self._one_device
-        self._loaded = [self._load(i, per_rank, stepwise) for i in range(len(self.devices))]
+        self._loaded = [self._load(i, max(1, resident), most, stepwise) for i in range(len(self.devices))]
         self._walked = 0
         for i, device in enumerate(self.devices):
             device.zero(self._arrived[i], 8 * self.ranks)
@@ -339,8 +342,25 @@ class DeviceSession:
             ways = [self.way]
         if not ways:
             raise Unavailable(f"{self.ranks} ranks do not fit on {len(self.devices)} devices at once")
-        self.chosen = ways[0] if len(ways) == 1 else min(ways, key=self._trial)
-        self.crew.barrier()
+        if len(ways) > 1:
+            self.chosen = min(ways, key=self._trial)
+            self._say_done()
+        else:
+            self.chosen = ways[0]
+        modes = self.crew.total(np.sum([p.modes for p in self.programs.values()], axis=0))
+        self.message_modes = {name: int(n) for name, n in zip(MODE_NAMES, modes) if n}  # and all ranks are prepared
+
+    def _say_done(self) -> None:
+        """Before the first walk, also after steps, which post nothing: every all-reduce until now is over (Program.done)."""
+        over = np.array([(self.epoch - 1 << EPOCH_SHIFT) + 1], np.int64)
+        for r, program in self._programs["walk"].items():
+            for address in program.done:
+                self.devices[self.device_of[r]].upload(address, over)
+
+    @property
+    def programs(self) -> dict[int, Program]:
+        """What the prepared job does, of each rank of this process; {}: not ours to say."""
+        return self._programs.get(self.chosen, {})
 
     def _prepare_nccl(self, job: Job) -> None:
         if self._open_nccl is None:
@@ -356,32 +376,37 @@ class DeviceSession:
                 made = self._nccl.buffers(here, max(self.buffer_bytes, 256), self._how.register)
                 self._nccl_buffers[list(self.device_of), which] = made
         self._nccl_graphs.clear()
-        self.job, self.programs, self.message_modes, self._loaded, self.chosen = job, {}, {}, [], "nccl"
+        self.job, self._programs, self.message_modes, self._loaded, self.chosen = job, {}, {}, [], "nccl"
 
     def _address(self, rank: int, which: int) -> int:
         """Where the prepared job has a rank's INPUT or OUTPUT."""
         own = self.job.algorithm == "nccl" and self._nccl_buffers is not None
         return int((self._nccl_buffers if own else self.buffers)[rank, which])
 
-    def _blocks_wanted(self, itemsize: int) -> int:
-        largest = max(largest_call(p.code[0], itemsize) for p in self.programs.values())
-        return -(-largest // BYTES_A_BLOCK)
+    def _blocks(self, programs_rows: Sequence[np.ndarray], side_by_side: int, resident: int) -> int:
+        """Blocks for each of `side_by_side` calls that run at the same time, of the largest of rows' calls."""
+        largest = max(largest_call(rows, self.itemsize) for rows in programs_rows)
+        most = max(-(-largest // BYTES_A_BLOCK), resident // side_by_side)
+        return max(1, min(-(-largest // BYTES_A_BLOCK_LEAST), most))
 
-    def _load(self, index: int, blocks_a_rank: int, stepwise: bool) -> _Loaded:
+    def _load(self, index: int, resident: int, most: int, stepwise: bool) -> _Loaded:
+        """resident: blocks that run at a time; most: ranks that share a device."""
         device = self.devices[index]
         mine = tuple(r for r in self.crew.mine if self.device_of[r] == index)
-        codes = [self.programs[r].code for r in mine]
+        walks = [self._programs["walk"][r] for r in mine]
+        codes = [program.code for program in walks]
         both = np.concatenate([np.concatenate([c[parity] for c in codes]) for parity in (0, 1)])
         steps = None
         if stepwise:
-            steps = [steps_of([c[parity] for c in codes]) for parity in (0, 1)]
+            stepped = self._programs["steps"]
+            steps = [steps_of([stepped[r].code[parity] for r in mine]) for parity in (0, 1)]
             if len(steps[0]) > GOOD_STEPS_MAX and self.way != "steps":
                 steps = None
         rows = [len(c[0]) for c in codes]
         shape = np.zeros((3, self.ranks), np.int64)
         shape[0, : len(mine)] = np.concatenate([[0], np.cumsum(rows)[:-1]])
         shape[1, : len(mine)] = rows
-        shape[2, : len(mine)] = [calls(self.programs[r]) for r in mine]
+        shape[2, : len(mine)] = [calls(program) for program in walks]
         code = self._room(index, both.nbytes + sum(step.nbytes for of_parity in steps or () for step in of_parity))
         device.upload(code, both)
         device.upload(self._shape[index], shape)
@@ -392,12 +417,14 @@ class DeviceSession:
             for of_parity in steps:
                 listed = []
                 for step in of_parity:
-                    blocks = max(1, min(1024, -(-largest_call(step, self.itemsize) // BYTES_A_BLOCK)))
+                    blocks = min(STEP_BLOCKS_MAX, self._blocks([step], len(step), resident))
                     device.upload(at, step)
                     listed.append((at, len(step), blocks))
                     at += step.nbytes
                 made.append(device.graph(self._dtype, op, listed))
             graphs = (made[0], made[1])
+        wanted = self._blocks([p.code[0] for p in self._programs["walk"].values()], most, resident)
+        blocks_a_rank = max(1, min(resident // most, wanted))
         base, stride = self._shape[index], 8 * self.ranks
         return _Loaded(mine, code, both.shape[0] // 2, base, base + stride, base + 2 * stride, blocks_a_rank, graphs)
 

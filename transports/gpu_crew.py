@@ -22,7 +22,8 @@ class JobCrew:
         self.activity = "start-up"
         self.posts: list = []
         self.hosts = comm.allgather(os.uname().nodename)
-        self.devices: list[str] = []
+        self.devices: list[str] = []  # the names of all GPUs
+        self.gpus: list[dict] = []  # each rank's, as Device.describe tells it
         self.library: str | None = None
         self._reached: list = []  # (device, address) of other processes' memory
 
@@ -39,6 +40,14 @@ class JobCrew:
                 found.append(block)  # CUDA opens no handle in the process that made it
         self.barrier()
         return found
+
+    def introduce(self, gpu: dict) -> None:
+        """Let all ranks know every rank's GPU. gpu: this one's, as Device.describe tells it."""
+        self.gpus = self.comm.allgather(gpu)
+        apart = {
+            (host, g.get("pci_bus_id", rank)): g["name"] for rank, (host, g) in enumerate(zip(self.hosts, self.gpus))
+        }
+        self.devices = list(apart.values())
 
     def barrier(self) -> None:
         self.comm.Barrier()

@@ -65,5 +65,5 @@ def crew_of(comm, device: Device) -> JobCrew:
     crew = JobCrew(comm, "gpu-ipc")
     if reason := obstacle(crew, device):
         raise Unavailable(f"no CUDA IPC between the ranks: {reason}")
-    crew.devices = comm.allgather(device.name)
+    crew.introduce(device.describe())
     return crew

@@ -191,9 +191,15 @@ def of_this_process(device_ids: Sequence[int], nccl=None, calls: Library | None 
     return Group(nccl, nccl.NcclCommunicator.initAll(list(device_ids)), calls)
 
 
-def of_a_job(comm, nccl=None) -> Group:
-    """This process's rank of an mpi4py communicator, on the current GPU. Called by all ranks. Raises Unavailable."""
+def of_a_job(comm, bus: str | None, nccl=None) -> Group:
+    """This process's rank of an mpi4py communicator, on the current GPU, whose PCI address is `bus`. Called by all ranks. Raises
+    Unavailable, also where two ranks share a GPU."""
     problem = None
+    gpus = len(set(comm.allgather((os.uname().nodename, bus))))
+    if gpus < comm.size:
+        raise Unavailable(
+            f"--algo nccl: NCCL takes one rank a GPU, and {comm.size} ranks share {gpus}; accepted: {gpus}"
+        )
     try:
         nccl = nccl or library()
     except Unavailable as error:

@@ -1,9 +1,9 @@
 """A GPU through numba-cuda, as device.py wants it: one launch a row, with the kernels of kernels/numba_cuda.py.
 
 There is no persistent walk (its flags need acquire and release, which Numba has no words for). The launches of an all-reduce are
-captured in a CUDA graph where numba-cuda takes a GraphBuilder of cuda.core for a stream (0.30 does); else each is the host's, and
-latency is theirs. There is no gate (gate.py), so times have the host's launch of the graph in them. Under NUMBA_ENABLE_CUDASIM=1
-all of it runs on the CPU, slowly, and times mean nothing.
+captured in a CUDA graph where numba-cuda takes a GraphBuilder of cuda.core for a stream (0.30 does); else each is the host's, too
+many for a gate (gate.py), and they are in the times. Under NUMBA_ENABLE_CUDASIM=1 all of it runs on the CPU, slowly, and times mean
+nothing.
 """
 
 from __future__ import annotations
@@ -32,11 +32,16 @@ def open_devices() -> list[NumbaDevice]:
     return [NumbaDevice()]
 
 
-def graph_builder() -> Any:
-    """A new GraphBuilder of the current device, or None where numba-cuda launches no kernel into one."""
+def captures() -> bool:
+    """Whether numba-cuda launches kernels into a GraphBuilder."""
     from numba.cuda.cudadrv import driver
 
-    if not hasattr(driver, "GraphBuilder"):
+    return hasattr(driver, "GraphBuilder")
+
+
+def graph_builder() -> Any:
+    """A new GraphBuilder of the current device, or None where numba-cuda launches no kernel into one."""
+    if not captures():
         return None
     try:
         from cuda.core import Device
@@ -99,6 +104,15 @@ class _Driver:
         end.synchronize()
         return cuda.event_elapsed_time(start, end) * 1e-3
 
+    def fired(self, event) -> bool:
+        return event.query()
+
+    def pinned(self, nbytes: int) -> tuple[Any, int]:
+        from numba import cuda
+
+        array = cuda.mapped_array(nbytes, np.uint8, portable=True)
+        return array, array.ctypes.data  # the device's address too, as all are of one space
+
 
 class _Simulator:
     """The same on this machine's memory: the simulator's work is done when a call returns."""
@@ -133,7 +147,6 @@ class NumbaDevice:
 
     id = 0
     stream_address = 0  # NCCL goes through CuPy
-    holds = False
     patience = 0.0
 
     def __init__(self):
@@ -142,6 +155,7 @@ class NumbaDevice:
         self._simulated = numba_cuda.simulated()
         self._stream = 0 if self._simulated else cuda.stream()
         self._memory = _Simulator() if self._simulated else _Driver(self._stream)
+        self.holds = not self._simulated and captures()
         self._kept: dict = {}
         self._flush: Flush | None = None
         if self._simulated:
@@ -252,6 +266,17 @@ class NumbaDevice:
 
     def seconds(self, start: Any, end: Any) -> float:
         return self._memory.seconds(start, end)
+
+    def fired(self, event: Any) -> bool:
+        return self._memory.fired(event)
+
+    def pinned(self, nbytes: int) -> int:
+        kept, address = self._memory.pinned(nbytes)
+        self._kept[address] = kept
+        return address
+
+    def hold(self, word: int, turn: int, limit_ns: int) -> None:
+        numba_cuda.launch("gate", "uint8", (word, turn, limit_ns), 1, self._stream)
 
     def flush_cache(self) -> None:
         if self._simulated:

@@ -81,11 +81,13 @@ class Tuning:
     """What the planner may choose. eager_bytes: the largest message through a mailbox; inline_lines: the most cache lines that
     carry an inline message; streaming: which results are written around the cache (non-temporal stores): CACHED none,
     STREAM_AWAY those in other ranks' outputs, STREAM_ALL all of them. Never those that overwrite what was just read, as in
-    place: their lines are in the cache already."""
+    place: their lines are in the cache already. mailbox_saves_ack: lines and mailboxes only for messages that cannot be pushed
+    and, if they were pulled, would need an ack: else one copy less costs less time."""
 
     eager_bytes: int = 512
     streaming: int = CACHED
     inline_lines: int = 1
+    mailbox_saves_ack: bool = False
 
 
 @dataclass(frozen=True)
@@ -301,19 +303,21 @@ def _messages(c: Causality, peers: Peers, itemsize: int, tuning: Tuning) -> dict
             continue
         n = int(c.steps["count"][i]) * itemsize
         message = _Message(PULL, peers.connection(a, b))
+        needs_ack = not c.known[i] or i in awaited
+        mailbox = not tuning.mailbox_saves_ack or (needs_ack and not c.pushable[i])
         used, lines = inline_used.get(pair, 0), -(-n // INLINE_BYTES)
-        if lines <= tuning.inline_lines and used + lines <= INLINE_SLOTS:
+        if mailbox and lines <= tuning.inline_lines and used + lines <= INLINE_SLOTS:
             message.mode, message.slot = INLINE, used
             inline_used[pair] = used + max(1, lines)
             out[i] = message
             continue
         room = bulk_used.get(pair, 0)
-        if n <= tuning.eager_bytes and room + n <= message.connection.bulk_bytes:
+        if mailbox and n <= tuning.eager_bytes and room + n <= message.connection.bulk_bytes:
             message.mode, message.slot = EAGER, room
             bulk_used[pair] = room + (n + 63) // 64 * 64
         elif c.pushable[i]:
             message.mode = PUSH
-        elif not c.known[i] or i in awaited:
+        elif needs_ack:
             pulls_to_ack.setdefault(pair, []).append((int(c.mate[i]), i))
         message.k = announced[pair] = announced.get(pair, 0) + 1
         out[i] = message

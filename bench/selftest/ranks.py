@@ -51,14 +51,15 @@ def rank_groups(large_bytes: int) -> list[Group]:
     here = world.Split_type(MPI.COMM_TYPE_SHARED).rank
 
     def session(is_aware: bool):
+        gpu = open_gpu(here)
         return DeviceMpiSession(
             world,
-            open_gpu(here),
+            gpu,
             large_bytes,
             large_bytes,
             aware=is_aware,
             timeout=10.0,
-            open_nccl=lambda: nccl.of_a_job(world),
+            open_nccl=lambda: nccl.of_a_job(world, gpu.device.describe().get("pci_bus_id")),
         )
 
     def describe():

@@ -11,6 +11,7 @@ import sys
 import types
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from busbw.kernels import backend, cuda_source, cupy_compile, cupy_cuda, device, numba_cuda, offline, selftest
@@ -87,6 +88,24 @@ def test_a_missing_driver_and_no_device_are_told_apart(monkeypatch):
     assert "cudaErrorInsufficientDriver" in reason
     runtime.getDeviceCount = lambda: 1
     assert cupy_cuda.available() is None
+
+
+def test_a_numpy_that_numba_cuda_cannot_use_is_named_with_what_to_install(monkeypatch):
+    class Broken:
+        def find_spec(self, name, path, target=None):
+            if name == "numba.cuda.cudaimpl":
+                raise AttributeError("module 'numpy' has no attribute 'row_stack'")
+
+    package, cuda = types.ModuleType("numba_cuda"), types.ModuleType("numba.cuda")
+    package.__version__, cuda.gpus, cuda.__path__ = "0.30.4", [1], []
+    monkeypatch.setitem(sys.modules, "numba_cuda", package)
+    monkeypatch.setitem(sys.modules, "numba.cuda", cuda)
+    monkeypatch.setattr(numba, "cuda", cuda, raising=False)
+    monkeypatch.delitem(sys.modules, "numba.cuda.cudaimpl", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    reason = numba_cuda.available()
+    assert reason.startswith(f"numba-cuda 0.30.4 does not work with NumPy {np.__version__} (module 'numpy' has no")
+    assert reason.endswith("pip install 'numpy<2.5'")
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,9 @@ def test_numba_kernels_compile_for_each_dtype_and_op():
         assert_vectorised(f"{name} {dtype} {architecture}", ptx)
         if not name.startswith("check"):
             assert list(compiled.spilled.values()) == [0], f"{name} {dtype} {architecture} spills"
+
+
+def test_numbas_gate_reads_the_hosts_word_and_the_clock_at_every_turn():
+    (ptx,) = offline.compile_numba("gate", "uint8", "sm_90").kernels().values()
+    loop = ptx[ptx.rindex("ld.volatile.global.s64") :]
+    assert "%globaltimer" in loop and "bra" in loop

@@ -162,6 +162,13 @@ def test_zero_sizes_and_zero_times_are_left_out(make):
         curves([])
 
 
+def test_title_names_the_gpus_that_were_measured_and_not_the_cpu(make):
+    devices = [{"name": "NVIDIA H100 80GB HBM3"}] * 4
+    environment = {"cpu_model": "Test CPU 9000", "cores": 16, "hostnames": ["node-17"], "gpu": {"devices": devices}}
+    found = texts(curves([make(transport="peer", environment=environment)]))
+    assert any(t.startswith("transport peer · 4 × NVIDIA H100 80GB HBM3 · node-17") for t in found)
+
+
 def test_colours_are_stable_and_distinct():
     known = style.colours(["ring", "tree", "halving_doubling", "x", "y", "z"])
     assert known["ring"] == style.BLUE and known["halving_doubling"] == style.GREEN
@@ -172,7 +179,8 @@ def test_colours_are_stable_and_distinct():
 def test_hostile_text_is_drawn_as_text(make):
     evil = "$\\frac{$ <script>\n\x00\ud800 & " + "x" * 5000
     result = make({evil: (1e-6, 1e-10), "ring": (1e-6, 1e-10)}, dtype=evil, op=evil, path=evil + "/" + evil,
-                  environment={"cpu_model": evil, "cores": evil, "hostnames": [evil], "mpi": evil, "time": 7})  # fmt: skip
+                  environment={"cpu_model": evil, "cores": evil, "hostnames": [evil], "mpi": evil, "time": 7,
+                               "gpu": {"devices": [evil, {"name": 7}]}})  # fmt: skip
     for kind in ("png", "svg", "pdf"):
         assert render(curves([result, make()]), kind)
     ET.fromstring(render(curves([result]), "svg", **{"svg.fonttype": "none"}))

@@ -33,7 +33,8 @@ def reduce_with(s, job, inputs):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(device, "BYTES_A_BLOCK", 128)  # so that small calls take several blocks too
+    for name in ("BYTES_A_BLOCK", "BYTES_A_BLOCK_LEAST"):  # so that small calls take several blocks too
+        monkeypatch.setattr(device, name, 128)
 
 
 @settings(max_examples=40, deadline=None)
@@ -166,6 +167,43 @@ def test_a_device_that_cannot_hold_all_ranks_at_once_takes_steps(shim_folder):
     s = session(shim_folder, 4, resident=3, way="walk")
     with pytest.raises(Unavailable, match="4 ranks on one device"):
         s.prepare(Job("ring", 100, "float32", "sum"))
+
+
+def test_steps_fill_the_device_once_and_long_calls_their_blocks(shim_folder, monkeypatch):
+    monkeypatch.setattr(device, "BYTES_A_BLOCK_LEAST", 256)
+    monkeypatch.setattr(device, "BYTES_A_BLOCK", 1024)
+    s = session(shim_folder, 2, way="steps", resident=16)
+    s.prepare(Job("ring", 2, "float32", "sum"))
+
+    def blocks(nbytes, rows):
+        return s._blocks([np.array([[0, 0, 0, 1, 0, 0, 0, 0, nbytes // 4] + [0] * 7])], rows, resident=16)
+
+    assert [blocks(n, 4) for n in (4, 256, 512, 1024)] == [1, 1, 2, 4]
+    assert blocks(2048, 4) == 4  # one wave of all rows
+    assert blocks(8192, 4) == 8  # more than a wave, each block with all that it has in flight
+    assert blocks(2048, 1) == 8
+
+
+def test_a_walk_that_is_chosen_after_steps_were_tried_goes_on(shim_folder, monkeypatch):
+    tried = DeviceSession._trial
+    monkeypatch.setattr(DeviceSession, "_trial", lambda s, way: (tried(s, way), way == "steps")[1])
+    s = session(shim_folder, 3, timeout=2.0, eager_bytes=4096)
+    for name in ("binomial", "chain"):
+        s.prepare(Job(name, 30, "float32", "sum", collective="broadcast", root=1))
+        assert s.chosen == "walk" and s.message_modes.keys() <= {"inline", "eager"}
+        for _ in range(5):  # a root that hears from nobody waits until its mailboxes of two broadcasts ago are empty
+            s.run()
+
+
+def test_mailboxes_are_for_messages_that_would_need_an_ack(shim_folder):
+    def modes(way, algorithm):
+        s = session(shim_folder, 4, way=way)
+        s.prepare(Job(algorithm, 100, "float32", "sum"))
+        return set(s.message_modes)
+
+    assert modes("walk", "recursive-doubling") == {"eager"}  # nobody hears at the end that its last message was read
+    assert modes("walk", "ring") == {"pull", "push"}
+    assert modes("steps", "recursive-doubling") == {"pull"}
 
 
 def test_a_rank_that_never_posts_ends_the_walk_in_time(shim_folder):

@@ -210,6 +210,13 @@ def test_a_job_without_libnccl_is_refused_on_all_ranks(monkeypatch):
     comm.allgather = lambda value: [value, "--algo nccl: CuPy finds no libnccl.so.2"]
     fake = FakeNccl()
     with pytest.raises(Unavailable, match=r"libnccl\.so\.2"):
-        nccl.of_a_job(comm, fake)
+        nccl.of_a_job(comm, "0000:01:00.0", fake)
     fake.get_unique_id = lambda: b"id"
-    assert nccl.of_a_job(_Comm(), fake).codes("float32", "sum") == (7, 0)
+    assert nccl.of_a_job(_Comm(), "0000:01:00.0", fake).codes("float32", "sum") == (7, 0)
+
+
+def test_ranks_that_share_a_gpu_have_no_nccl():
+    comm = _Comm()
+    comm.size, comm.allgather = 2, lambda value: [value, value]
+    with pytest.raises(Unavailable, match=r"2 ranks share 1; accepted: 1"):
+        nccl.of_a_job(comm, "0000:01:00.0", FakeNccl())

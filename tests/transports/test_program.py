@@ -239,12 +239,12 @@ def test_slices_pipeline_large_messages_only():
 )  # fmt: skip
 def test_a_gpu_gets_calls_that_are_long_beside_its_flags(algorithm, ranks, nbytes):
     slices = default_slices(algorithm, ranks, nbytes, GPU_SLICES)
-    if nbytes < 16 * MIB:
+    if nbytes < 64 * MIB:
         assert slices == 1
     if slices > 1:
-        assert nbytes // max(2, 2 if algorithm in ("tree", "node-tree") else ranks) // slices >= 4 * MIB
-    assert default_slices("ring", 4, 64 * MIB, GPU_SLICES) == 2
-    assert default_slices("tree", 4, 1024 * MIB, GPU_SLICES) == 64
+        assert nbytes // max(2, 2 if algorithm in ("tree", "node-tree") else ranks) // slices >= 32 * MIB
+    assert default_slices("ring", 4, 256 * MIB, GPU_SLICES) == 2
+    assert default_slices("tree", 4, 1024 * MIB, GPU_SLICES) == 16
 
 
 @given(ranks=st.integers(1, 64), buffer=st.integers(0, 10 * MIB), scratch=st.integers(0, 10 * MIB))
