@@ -1,23 +1,42 @@
-"""Mutated logs to all readers: python benchmarks/fuzz_readers.py --count 1000000 [--seeds FOLDER] [--seed N].
+"""Mutated files to all readers: python benchmarks/fuzz_readers.py --count 1000000 --state FILE [--seeds FOLDER] [--seed N].
 
-Each input is a small log of one format, or two glued together, with bytes, tokens and lines changed, repeated, cut or moved. It
-goes through the pass, the words and the records. What must not happen: an exception other than UserError, more than a second for
-one input, or more than 300 MB. Prints what was found; exit code 1 where something was. A finding is written to --keep.
+Each input is a small file of one kind, or two glued together, with bytes, tokens and lines changed, repeated, cut or moved:
+
+    logs      the pass over a log, its words, its records as a result file's; every eighth also its answers, as text and as JSON
+    packed    the same, of a gzip file that is damaged
+    results   busbw's own result files, and their answers
+    GOAL      schedules; cards, workloads: YAML
+
+What must not happen: an exception other than UserError, more than a second for one input, or more than 300 MB. Prints what was
+found; exit code 1 where something was. A finding is written to --keep. Input i of a seed is always the same, and --state FILE
+keeps the sums: the same command again goes on where the last one ended, up to --count.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
+import gzip
 import io
 import json
 import random
 import resource
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
 
+import busbw
+from busbw.answer import tables
+from busbw.answer.forms import junit, plain_data
+from busbw.answer.situation import Given
+from busbw.answer.words import words as answer_words
+from busbw.bench import record
 from busbw.errors import UserError
+from busbw.fabric import workload
+from busbw.fabric.cards import card
+from busbw.interchange import goal
 from busbw.interchange.logs import read_stream
 from busbw.interchange.logs.records import records
 from busbw.interchange.logs.words import words
@@ -146,57 +165,155 @@ def mutate(random: random.Random, seeds: list[bytes]) -> bytes:
     return bytes(data[:MOST_BYTES])
 
 
-def try_readers(data: bytes) -> None:
-    """All that a log goes through on its way to a record."""
+def try_readers(data: bytes, answer: bool = False) -> None:
+    """All that a log goes through on its way to a record; answer: and to an answer."""
     log = read_stream(io.BufferedReader(io.BytesIO(data)), "fuzz")
     words(log)
-    for record in records(log, ranks=8).records:
-        record.to_json()
+    for found in records(log, ranks=8).records:
+        found.to_json()
+    if answer:
+        in_words(tables.answers_of(log, Given()))
+
+
+def in_words(found: list) -> None:
+    """Answers in all their forms."""
+    of_tables = [a for a in found if a.answer]
+    for a in of_tables:
+        answer_words(a.name, a.answer, a.causes)
+        json.dumps(plain_data(a.name, a.answer, a.causes))
+    junit([(a.name, a.answer, a.causes) for a in of_tables])
+
+
+def try_results(path: Path) -> None:
+    in_words(tables.answers_of_results(record.read(path), Given()))
+
+
+def own_results() -> bytes:
+    """A small result file."""
+    timing = record.Timing(1e-3, 9e-4, 1.1e-3, [1e-3, 9e-4, 1.1e-3], 1, 1, "confidence", 0)
+    lines = [
+        record.Record(
+            algorithm="ring", chosen="ring", transport=transport, clock="wall", ranks=2, size_bytes=4 << size, count=1 << size,
+            dtype="float32", op="sum", channels=1, slices=1, out_of_place=timing, in_place=None, warnings=["load"],
+            options={"first": 8}, environment={"hostnames": ["a"], "caches": {"L3": 1 << 20}, "gpus": ["NVIDIA H100"]},
+        ).to_json()
+        for transport in ("shared", "nccl")
+        for size in (18, 24)
+    ]  # fmt: skip
+    lines.append(record.limits_line({"copy": 2e10, "add": 3e10, "least_seconds": {"ring/out_of_place": 1e-3},
+                                     "least_seconds_size": 1 << 26}, ""))  # fmt: skip
+    pairs = {"schema": record.SCHEMA, "kind": "pairs", "pairs": [["a", "b", 1e-6, 1e9, 1e9, 2e9, 0]]}
+    return "\n".join([*lines, json.dumps(pairs)]).encode() + b"\n"
+
+
+GOAL = """\
+num_ranks 2
+// a remark
+rank 0 {
+o0: send 8b to 1 tag 0
+o1: calc 100 cpu 1
+o1 requires o0
+}
+rank 1 {
+o0: recv 8b from 0 tag 0 nic 1
+o1: calc 5
+o1 irequires o0
+}
+"""
+
+
+def readers(folder: Path, more: list[bytes]) -> dict[str, tuple[float, list[bytes], object]]:
+    """By kind: how often, seeds, and what an input (of bytes, its number) goes through. more: further logs."""
+    here, scratch = Path(busbw.__file__).parent, folder / "input.yaml"
+
+    def by_path(read):
+        def through(data: bytes, i: int) -> None:
+            scratch.write_bytes(data)
+            read(scratch)
+
+        return through
+
+    logs = SEEDS + more
+    cards = [p.read_bytes() for p in sorted((here / "fabric/cards/systems").glob("*.yaml"))]
+    works = [p.read_bytes() for p in sorted((here / "fabric/workloads").glob("*.yaml"))]
+    return {
+        "logs": (0.8, logs, lambda data, i: try_readers(data, answer=i % 8 == 0)),
+        "packed": (0.04, [gzip.compress(s) for s in logs], lambda data, i: try_readers(data)),
+        "results": (0.08, [own_results()], by_path(try_results)),
+        "GOAL": (0.04, [GOAL.encode()], lambda data, i: goal.parse(data.decode("ascii", "replace"))),
+        "cards": (0.02, cards, by_path(card.load)),
+        "workloads": (0.02, works, by_path(workload.load)),
+    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--count", type=int, default=100_000, help="inputs in all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seeds", metavar="FOLDER", help="logs to mutate besides those in this file")
     parser.add_argument("--keep", metavar="FOLDER", help="where to write inputs that were found")
+    parser.add_argument("--state", metavar="FILE", help="sums so far: read, and written every 1000 inputs")
     args = parser.parse_args()
-    source = random.Random(args.seed)
-    seeds = (
-        SEEDS + [p.read_bytes()[: 16 << 10] for p in sorted(Path(args.seeds).iterdir())] * bool(args.seeds)
-        if args.seeds
-        else SEEDS
-    )
-    slowest, found, done, started = 0.0, 0, 0, time.monotonic()
-    for i in range(args.count):
-        data = mutate(source, seeds)
-        used = time.process_time()
-        error = ""
+    more = [p.read_bytes()[: 16 << 10] for p in sorted(Path(args.seeds).iterdir())] if args.seeds else []
+    sums = {
+        "seed": args.seed,
+        "inputs": 0,
+        "found": 0,
+        "refused": 0,
+        "slowest": 0.0,
+        "peak_mb": 0.0,
+        "seconds": 0.0,
+        "kinds": {},
+    }
+    if args.state and Path(args.state).exists():
+        sums = json.loads(Path(args.state).read_text())
+    kinds, before, started = collections.Counter(sums["kinds"]), sums["seconds"], time.monotonic()
+
+    def keep_sums() -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        sums["peak_mb"], sums["seconds"] = max(sums["peak_mb"], peak), before + time.monotonic() - started
+        sums["kinds"] = dict(kinds)
+        if args.state:
+            Path(args.state).write_text(json.dumps(sums))
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = readers(Path(folder), more)
+        names, shares = list(found), [share for share, *_ in found.values()]
         try:
-            try_readers(data)
-        except UserError:
-            pass
+            while sums["inputs"] < args.count:
+                i = sums["inputs"]
+                source = random.Random(f"{sums['seed']}/{i}")
+                kind = source.choices(names, shares)[0]
+                _, seeds, through = found[kind]
+                data = mutate(source, seeds)
+                used, error = time.process_time(), ""
+                try:
+                    through(data, i)
+                except UserError:
+                    sums["refused"] += 1
+                except Exception:
+                    error = traceback.format_exc()
+                used = time.process_time() - used
+                sums["inputs"] += 1
+                kinds[kind] += 1
+                sums["slowest"] = max(sums["slowest"], used)
+                if error or used > SECONDS:
+                    sums["found"] += 1
+                    if sums["found"] <= 20:
+                        print(f"input {i} ({kind}): {error or f'{used:.2f} s'}", flush=True)
+                    if args.keep:
+                        Path(args.keep, f"{i}.{kind}").write_bytes(data)
+                if sums["inputs"] % 1000 == 0:
+                    keep_sums()
         except KeyboardInterrupt:
-            break
-        except BaseException:
-            error = traceback.format_exc()
-        used = time.process_time() - used
-        done += 1
-        slowest = max(slowest, used)
-        if error or used > SECONDS:
-            found += 1
-            if found <= 5:
-                print(f"input {i}: {error or f'{used:.2f} s'}", flush=True)
-            if args.keep:
-                Path(args.keep, f"{i}.log").write_bytes(data)
-        if done % 20_000 == 0:
-            print(f"{done} inputs, {found} found, slowest {slowest:.3f} s", file=sys.stderr, flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            pass
+    keep_sums()
     print(
-        f"{done} inputs in {time.monotonic() - started:.0f} s: {found} with a traceback or over {SECONDS:g} s of processor time; "
-        f"slowest {slowest:.3f} s; peak memory of the whole process {peak:.0f} MB"
+        f"{sums['inputs']} inputs in {sums['seconds']:.0f} s ({', '.join(f'{n} {k}' for k, n in kinds.items())}): {sums['found']} "
+        f"with a traceback or over {SECONDS:g} s of processor time, {sums['refused']} refused in one line; slowest "
+        f"{sums['slowest']:.3f} s; peak memory of the whole process {sums['peak_mb']:.0f} MB"
     )
-    return 1 if found or peak > MEGABYTES else 0
+    return 1 if sums["found"] or sums["peak_mb"] > MEGABYTES else 0
 
 
 if __name__ == "__main__":
