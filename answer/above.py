@@ -22,6 +22,8 @@ def explained(answer: Answer) -> list[str]:
     if peak <= TOLERANCE * bounds.ring:
         return []
     where = f"{rate} is above the {bounds.ring / 1e9:.0f} GB/s of a ring on these {bounds.bound_by}"
+    if bounds.bound_by == "links" and answer.situation.platform.link == "pcie" and answer.situation.ranks == 2:
+        return [f"{rate} is above PCIe: an NVLink bridge joins the two cards"]
     if bounds.bound_by == "links" and not answer.situation.platform.multicast:
         return []
     if bounds.bound_by == "links":

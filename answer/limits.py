@@ -21,6 +21,7 @@ TOLERANCE = 1.02  # of rounding in a table, and of a clock
 # What the wire carries over what NCCL counts on (src/graph/topo.h): NVLink 25 GB/s a link
 # over 20 to 20.6, PCIe Gen4 x16 31.5 over 24, Infinity Fabric 64 a link over 48.
 WIRE = {"nvlink": 1.25, "pcie": 31.5 / 24, "xgmi": 64 / 48}
+BRIDGE = 300e9  # bytes a second each way of the NVLink bridge that may join two PCIe cards (H100 PCIe datasheet: 600 GB/s both)
 
 
 class Limits(NamedTuple):
@@ -40,6 +41,8 @@ def limits(machine: Platform, ranks: int, nodes: int, collective: str) -> Limits
     links = machine.link_rate * WIRE.get(machine.link, 1.0)
     inside = links * (2 * (ranks - 1) / (ranks + 1) if machine.multicast and twice else 1.0)
     domains = max(1, -(-ranks // machine.domain)) if machine.hosts > 1 else nodes
+    if domains <= 1 and machine.link == "pcie" and ranks == 2:
+        return Limits(machine.link_rate, max(links, BRIDGE), max(links, BRIDGE), "links", math.inf)
     if domains <= 1:
         return Limits(machine.link_rate, links if not machine.multicast else inside, inside, "links", math.inf)
     node = machine.nics * machine.nic_rate

@@ -1,8 +1,8 @@
 """Jumps in a curve of time over size: what can be seen of a run without knowing its machine.
 
 Between two neighbouring sizes a collective's rate (size / time) rises, or stays; a change of algorithm or protocol costs it
-a third at most. A rate that halves is something else: a *spike* where the curve comes back within three sizes, a *dip* where it
-comes back later, a *collapse* where it does not.
+a third at most. A rate that falls by more than 40 % is something else: a *spike* where the curve comes back within three sizes, a
+*dip* where it comes back later, a *collapse* where it does not.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-HALF = 0.5  # of the rate before: beyond what healthy logs show at a change of protocol
+HALF = 0.6  # of the rate before: beyond what healthy logs show at a change of protocol
 BACK = 0.8  # of the rate before: the curve has come back
 SPIKE_SIZES = 3
 

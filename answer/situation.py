@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from ..bench.log import Log, Table
@@ -81,8 +82,13 @@ def situate(log: Log, table: Table, given: Given = Given()) -> Situation:
             "the GPU is not in the log: name the system with --system NAME (busbw systems lists them), or --gpu and --nics"
         )
     known.append(f"{gpu}: {why}")
+    if told := table.system.facts.get("instance"):
+        known.append(told)
     assumed: list[str] = []
-    if nodes is None:
+    if nodes is None and (again := _listed_again(table)) > 1:
+        nodes = again
+        assumed.append(f"{nodes} nodes: each GPU is listed {nodes} times, as if of one host (--nodes N)")
+    elif nodes is None:
         nodes = -(-ranks // HOST_GPUS)
         assumed.append(f"{nodes} node{'s' * (nodes > 1)}: {ranks} ranks at {HOST_GPUS} GPUs a node (--nodes N)")
     return _of_words(base, table, given, gpu, nodes, known, assumed)
@@ -140,11 +146,19 @@ def _nodes(table: Table, given: Given, ranks: int | None) -> tuple[int | None, s
         return table.system.comm_nodes, "the communicator in NCCL INFO"
     hosts = len(table.system.hosts)
     listed = len({d.rank for d in table.system.devices})
+    if _listed_again(table) > 1:
+        return None, ""
     if hosts and ranks and (listed == ranks or (hosts > 1 and ranks % hosts == 0 and listed == hosts)):
         return hosts, "the list of devices"
     if (n := table.parameters.get("nodes", "")).isdigit() and int(n) > 0:
         return int(n), "the log"
     return None, ""
+
+
+def _listed_again(table: Table) -> int:
+    """How often each GPU stands in the list of devices. NCCL refuses two ranks on one: several hosts have been given one name."""
+    places = Counter((d.host, d.device, d.bus) for d in table.system.devices if d.bus)
+    return min(places.values(), default=1)
 
 
 def _gpu(log: Log, table: Table, given: Given) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..interchange.logs import read_stream
 from ..interchange.results import opened
 from . import own, pairs
-from .causes import Finding, causes
+from .causes import FITS, Finding, causes
 from .situation import Given, situate
 from .verdict import BAD, LOW, UNKNOWN, Answer, judge
 
@@ -92,4 +92,6 @@ def _table(log: Log, index: int, given: Given, threshold: float | None) -> Answe
 
 
 def _why(log: Log, answer: Answer) -> tuple[Finding, ...]:
+    if answer.slow_quarter:
+        return tuple(f for f in causes(log, answer) if f.weight >= FITS)
     return tuple(causes(log, answer)) if answer.verdict in BAD or answer.verdict == UNKNOWN else ()

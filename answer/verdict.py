@@ -3,7 +3,7 @@
 healthy        inside the band that holds 90 % of systems that the model had not seen, or faster
 low            below it, where the time grows with the size; below half of what is allowed, where there is no band (own.py)
 high latency   below it, where it does not
-collapses      the rate halves and does not come back (shape.py); no model is needed to say so
+collapses      the rate falls by 40 % and more and does not come back (shape.py); no model is needed to say so
 impossible     above what the wires allow (limits.py)
 wrong data     the log counts wrong elements: such a time has no bandwidth
 cannot say     nothing to hold it against, or only a machine that was assumed
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ..bench.log import Figures, Row, Table
-from ..bench.record import busbw_factor
+from ..bench.record import TIME_MAX, busbw_factor
 from ..bench.summary import size_words
 from ..fabric.library.nccl import COLLECTIVES
 from .limits import TOLERANCE, Limits, limits
@@ -31,7 +31,10 @@ HEALTHY, LOW, LATENCY, COLLAPSES, IMPOSSIBLE, WRONG, UNKNOWN = (
 )  # fmt: skip
 VERDICTS = (WRONG, IMPOSSIBLE, COLLAPSES, LOW, LATENCY, HEALTHY, UNKNOWN)
 """Worst first; what cannot be said of some sizes does not outweigh what can be said of others."""
+LARGE = 32 << 20  # bytes from which a time is bandwidth
 MANY = 1 << 20  # ranks
+TIME_MIN = 1e-12  # seconds; what is below, or above TIME_MAX, is no time of a collective
+ANY_TYPE = 0.1  # a relative deviation ("error" of nccl-tests before 2.12) that no type's rounding explains
 HALF = 0.5  # of what is allowed, below which a size is low where no band is known
 BAD = frozenset((WRONG, IMPOSSIBLE, COLLAPSES, LOW, LATENCY))
 
@@ -75,6 +78,14 @@ class Answer:
     limits: Limits | None
     verdict: str
     remarks: tuple[str, ...] = ()
+
+    @property
+    def slow_quarter(self) -> bool:
+        """Healthy, and slower than three quarters of systems are, at half of the sizes and more that tell bandwidth."""
+        found = [
+            r.seconds > r.modelled.band.high50 for r in self.rows if r.size >= LARGE and r.modelled and r.modelled.band
+        ]
+        return self.verdict == HEALTHY and bool(found) and 2 * sum(found) >= len(found)
 
     @property
     def collapse(self) -> Jump | None:
@@ -125,21 +136,22 @@ def judge(
 
 def _measured(table: Table, situation: Situation) -> list[tuple[int, float, float | None, int, float]]:
     """(size, seconds, busbw, line, wrong elements) by size, each size once (the median of its times)."""
-    by_size: dict[int, list[tuple[float, int, float]]] = {}
+    by_size: dict[int, list[tuple]] = {}
     printed = False  # bus bandwidths stand in the table
     for row in table.rows:
         half = _half(row)
         seconds = None if half is None else _seconds(half, row, situation)
-        if seconds and row.size_bytes > 0:
+        if seconds and TIME_MIN < seconds < TIME_MAX and row.size_bytes > 0:
             printed = printed or bool(half.busbw and not half.seconds)
-            wrong = sum(h.wrong or 0 for h in (row.out_of_place, row.in_place) if h)
-            by_size.setdefault(row.size_bytes, []).append((seconds, row.line, wrong))
+            wrong = sum(h.wrong or (h.deviation or 0) > ANY_TYPE for h in (row.out_of_place, row.in_place) if h)
+            by_size.setdefault(row.size_bytes, []).append((seconds, row.line, wrong, half.busbw))
     out = []
     for size in sorted(by_size):
-        found = sorted(by_size[size])
-        seconds, line, _ = found[len(found) // 2]
-        busbw = size / seconds * _factor(situation) if situation.ranks or printed else None
-        out.append((size, seconds, busbw, line, max(w for _, _, w in found)))
+        found = sorted(by_size[size], key=lambda f: f[0])
+        seconds, line, _, busbw = found[len(found) // 2]
+        if situation.ranks or printed:
+            busbw = size / seconds * _factor(situation)
+        out.append((size, seconds, busbw, line, max(f[2] for f in found)))
     return out
 
 

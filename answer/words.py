@@ -26,7 +26,7 @@ def words(name: str, answer: Answer, found: Sequence[Finding], most: int = MOST_
     if situation.missing:
         lines.append(f"  {situation.missing}")
     if found:
-        lines.append("  likely causes:")
+        lines.append(f"  {causes_heading(answer)}:")
     for i, f in enumerate(found[:most], 1):
         lines.append(f"    {i}. {f.title} ({strength(f.weight)})")
         lines += [f"       seen here: {plain(e, 200)}" for e in f.evidence]
@@ -36,6 +36,13 @@ def words(name: str, answer: Answer, found: Sequence[Finding], most: int = MOST_
     if situation.assumed:
         lines.append(f"  assumed: {'; '.join(plain(a, 160) for a in situation.assumed)}")
     return lines
+
+
+def causes_heading(answer: Answer) -> str:
+    """What the list of causes is of."""
+    return (
+        "slower than three quarters of such systems; what may hold it back" if answer.slow_quarter else "likely causes"
+    )
 
 
 def strength(weight: float) -> str:
@@ -51,7 +58,9 @@ def headline(answer: Answer) -> str:
     bad = [r for r in rows if r.verdict == answer.verdict]
     span = _span(bad) if bad else ""
     if answer.verdict == WRONG:
-        return f"WRONG DATA: {answer.table.wrong:g} elements; no time of it counts"
+        return (
+            f"WRONG DATA: {f'{n:g} elements' if (n := answer.table.wrong) else 'results deviate'}; no time of it counts"
+        )
     if answer.verdict == IMPOSSIBLE:
         return f"IMPOSSIBLE at {span}: above what the wires allow"
     if answer.verdict == COLLAPSES:

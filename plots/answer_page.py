@@ -13,7 +13,7 @@ from ..answer.pairs import suspects
 from ..answer.situation import Situation
 from ..answer.tables import Answered
 from ..answer.verdict import BAD, HEALTHY, Answer, Judged
-from ..answer.words import MOST_CAUSES, against, headline, strength, table_cells
+from ..answer.words import MOST_CAUSES, against, causes_heading, headline, strength, table_cells
 from ..bench.summary import plain, rate_words, size_words, time_words
 from ..fabric.library import published as points
 from . import style
@@ -141,7 +141,8 @@ def _causes(a: Answered) -> str:
         )
     rest = a.causes[MOST_CAUSES:]
     more = f'<p class="note">Less likely: {_e("; ".join(f.title for f in rest))}.</p>' if rest else ""
-    return f'<h3>Likely causes</h3><ol class="causes">{items}</ol>{more}'
+    heading = causes_heading(a.answer).capitalize()
+    return f'<h3>{_e(heading)}</h3><ol class="causes">{items}</ol>{more}'
 
 
 def _figure(answer: Answer, index: int, drawn: Sequence[Published]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..answer.above import explained
 from ..answer.tables import Answered
-from ..answer.words import MOST_CAUSES, against, headline, strength, table_cells
+from ..answer.words import MOST_CAUSES, against, causes_heading, headline, strength, table_cells
 from ..bench.compare import differences
 from ..bench.record import Record, ResultFile
 from ..bench.summary import IN_PLACE, OUT_OF_PLACE, plain, rate_words, series, settings, size_words, time_words, words
@@ -55,7 +55,7 @@ def _answer(a: Answered) -> list[str]:
     said += [f"known: {k}" for k in situation.known] + [f"assumed: {k}" for k in situation.assumed]
     out += [*(f"- {safe(plain(t, 300))}" for t in said if t), ""]
     if a.causes:
-        out += ["### Likely causes", ""]
+        out += [f"### {causes_heading(answer).capitalize()}", ""]
     for i, f in enumerate(a.causes[:MOST_CAUSES], 1):
         out.append(f"{i}. **{safe(f.title)}** ({strength(f.weight)})")
         out += [f"   - seen here: {safe(plain(e, 300))}" for e in f.evidence]

@@ -17,7 +17,7 @@ SCHEDULES: tuple[Rule, ...] = (
     run.one_rank, run.wrong_data, run.warned, network.inter_rack_path, network.slow_node, library.noise,
 )  # fmt: skip
 """Those that hold of busbw's own schedules too, which no communication library runs."""
-LEAST, STATED, NO_RUN = 0.15, 0.85, 0.95  # weights
+LEAST, FITS, STATED, NO_RUN = 0.15, 0.4, 0.85, 0.95  # weights
 
 
 def causes(log: Log, answer: Answer) -> list[Finding]:

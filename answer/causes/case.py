@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 from dataclasses import dataclass
 
 from ...bench.log import Log, System
 from ..situation import nics_seen
-from ..verdict import BAD, COLLAPSES, HEALTHY, Answer, Judged
-
-LARGE = 32 << 20  # bytes from which a time is bandwidth
+from ..verdict import BAD, COLLAPSES, HEALTHY, LARGE, Answer, Judged
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,14 @@ class Case:
         """Of the modelled bandwidth, at the sizes that tell it; None without a model or such sizes."""
         shares = [r.share for r in self.large if r.share is not None]
         return statistics.median(shares) if shares else None
+
+    @functools.cached_property
+    def tight(self) -> float:
+        """How closely the model knows the share: half of its 90 % band, of the modelled time; infinite without a band."""
+        widths = [
+            (r.modelled.band.high90 / r.modelled.seconds - 1) for r in self.large if r.modelled and r.modelled.band
+        ]
+        return statistics.median(widths) if widths else math.inf
 
     @functools.cached_property
     def peak(self) -> float:

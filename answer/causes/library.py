@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from ..verdict import HEALTHY, LOW
 from .case import Case, Finding
+
+MIDDLE = 1 << 20  # bytes from which a fall of the rate is no change of protocol
+NIC_100G = 12e9  # bytes a second that one NIC of 100 Gb/s gives at best (nccl-tests issue 119)
 
 
 def forced(case: Case) -> Finding | None:
@@ -122,18 +127,40 @@ def few_channels(case: Case) -> Finding | None:
 
 
 def plugin(case: Case) -> Finding | None:
-    """EFA: the rate of aws-ofi-nccl moved with releases of plug-in and driver (its issues 33 and 65)."""
-    efa = "libfabric" in case.system.plugin.lower() or any(
-        h in ("EFA", "efa") or h.startswith("p4d") or h.startswith("p3dn") for h in case.system.hints
-    )
-    if not efa or not case.bad:
+    """EFA: the rate of aws-ofi-nccl moved with releases of plug-in and driver, most at middle sizes (its issues 33 and 65)."""
+    instance = next((h for h in case.system.hints if re.match(r"EFA|efa|p[3-6]\w*[.-]", h)), "")
+    if not instance and "libfabric" not in case.system.plugin.lower():
         return None
+    told = case.system.facts.get("ofi") or case.system.facts.get("instance")
+    evidence = [told or f"the network is EFA ({instance or case.system.plugin})"]
+    dips = [j for j in case.answer.jumps if case.answer.rows[j.first].size >= MIDDLE]
+    if dips:
+        evidence.append(f"the rate falls {dips[0].factor:.1f} times at {_size(case.answer.rows[dips[0].first].size)}")
     return Finding(
         "the network plug-in's release (aws-ofi-nccl, EFA)",
-        0.45,
-        (f"plug-in {case.system.plugin or 'EFA'}",),
+        0.55 if dips else 0.45,
+        tuple(evidence),
         "another rate with another release, most at middle sizes",
-        "fi_info -p efa; the plug-in's release in NCCL INFO against the EFA installer's notes; FI_EFA_USE_DEVICE_RDMA=1",
+        "the releases of plug-in, EFA installer and NCCL in NCCL INFO against the plug-in's notes; fi_info -p efa; "
+        "FI_EFA_USE_DEVICE_RDMA=1",
+    )
+
+
+def old_release(case: Case) -> Finding | None:
+    """A table as nccl-tests printed before 2.12 (2022), far below one NIC of 100 Gb/s, over more ranks than a node has, and nothing
+    else told: NCCL, plug-in and driver are as old (aws-ofi-nccl issue 33)."""
+    old = any(h and h.deviation is not None for r in case.answer.table.rows[:50] for h in (r.out_of_place, r.in_place))
+    ranks = case.answer.situation.ranks or 0
+    told = case.system.devices or case.system.network or case.system.transports
+    if not old or told or ranks <= 8 or not 0 < case.peak < NIC_100G:
+        return None
+    return Finding(
+        "an old release of the library, its network plug-in or driver",
+        0.25,
+        ("the columns are those of nccl-tests before 2.12; the log tells nothing of the system",),
+        "another rate with another release of one of them, on the same machines",
+        "run with NCCL_DEBUG=INFO (releases; NET/IB, NET/OFI or NET/Socket) and sizes to 1 GiB; then with the newest NCCL, plug-in "
+        "(on EC2: aws-ofi-nccl and the EFA installer) and driver",
     )
 
 
@@ -143,4 +170,14 @@ def _size(nbytes: int) -> str:
     return size_words(nbytes)
 
 
-RULES = (forced, wrong_choice, protocol_switch, mpi_algorithm, staged_device_memory, noise, few_channels, plugin)
+RULES = (
+    forced,
+    wrong_choice,
+    protocol_switch,
+    mpi_algorithm,
+    staged_device_memory,
+    noise,
+    few_channels,
+    plugin,
+    old_release,
+)

@@ -13,6 +13,13 @@ def _near(value: float | None, target: float, tolerance: float = 0.12) -> bool:
     return value is not None and abs(value / target - 1) <= tolerance
 
 
+def _ethernet(case: Case) -> bool:
+    """Whether the NICs are Ethernet's: NCCL says so, a GID index was set, or the user."""
+    machine = case.answer.situation.platform
+    named = any("RoCE" in n for n in case.system.nics) or "NCCL_IB_GID_INDEX" in case.environment
+    return named or (machine is not None and machine.network == "roce")
+
+
 def sockets(case: Case) -> Finding | None:
     """NET/Socket: libibverbs missing in the container, no plug-in, or NCCL_NET=Socket (NCCL issue 1812)."""
     network = case.system.network.lower()
@@ -23,6 +30,11 @@ def sockets(case: Case) -> Finding | None:
         evidence.append("the library says NET/Socket")
     if forced:
         evidence.append("NCCL_NET=Socket or NCCL_IB_DISABLE=1 is set")
+    provider = case.system.facts.get("ofi_provider", "")
+    if provider and "efa" not in provider.lower() and re.search(r"tcp|sockets|udp", provider.lower()):
+        evidence.append(f"the network plug-in goes over TCP: {provider[:100]}")
+    if evidence and not case.system.plugin and any(re.match(r"p[3-6]\w*[.-]|EFA", h) for h in case.system.hints):
+        evidence.append("an EC2 instance with EFA, and no line of its plug-in (aws-ofi-nccl)")
     missing = case.said("libibverbs", "no device found", "no plugin found")
     if missing and evidence:
         evidence.append(f"the log says: {missing[:120]}")
@@ -38,7 +50,8 @@ def sockets(case: Case) -> Finding | None:
         tuple(evidence),
         "NET/Socket in NCCL INFO; a few GB/s whatever the NIC's rate; CPU load; milliseconds at 1 MiB",
         "NCCL_DEBUG=INFO shows NET/IB or NET/Socket; unset NCCL_NET and NCCL_IB_DISABLE; ibv_devices inside the container; "
-        "install libibverbs and the provider's plug-in there",
+        "install libibverbs and the provider's plug-in there; on EC2: aws-ofi-nccl on LD_LIBRARY_PATH, FI_PROVIDER=efa, "
+        "fi_info -p efa",
     )
 
 
@@ -52,12 +65,13 @@ def no_gpudirect(case: Case) -> Finding | None:
     level = (
         case.environment.get("NCCL_NET_GDR_LEVEL", "").upper() in ("0", "LOC")
         or case.environment.get("NCCL_NET_GDR_READ") == "0"
+        or case.environment.get("FI_EFA_USE_DEVICE_RDMA") == "0"
     )
     evidence = []
     if off:
         evidence.append(case.system.facts.get("gdr_off") or "no channel over the network says GDRDMA")
     if level:
-        evidence.append("NCCL_NET_GDR_LEVEL or NCCL_NET_GDR_READ switches it off")
+        evidence.append("NCCL_NET_GDR_LEVEL, NCCL_NET_GDR_READ or FI_EFA_USE_DEVICE_RDMA switches it off")
     if named:
         evidence.append(f"the table is called {case.answer.table.label[:60]!r}")
     if evidence:
@@ -139,7 +153,8 @@ def rails_missing(case: Case) -> Finding | None:
     evidence = [f"{100 * case.share:.0f} % of the model is {k} of {n} NICs"]
     if fewer:
         evidence.append(f"NCCL INFO names {len(seen)}: {', '.join(seen[:8])}")
-    weight = 0.8 if fewer and len(seen) == k else 0.5 if k >= n - 2 and n >= 4 else 0.3
+    told_apart = case.tight < 1 / k  # a wider band holds k and k + 1 rails
+    weight = 0.8 if fewer and len(seen) == k else 0.5 if k >= n - 2 and n >= 4 and told_apart else 0.3
     return Finding(
         f"{n - k} of {n} rails missing" if k > 1 else f"one of {n} NICs in use",
         weight,
@@ -168,7 +183,19 @@ def behind_the_root_complex(case: Case) -> Finding | None:
 
 
 def pcie_downgraded(case: Case) -> Finding | None:
-    """A link at half its generation or width: half the rate of the rails (all of them wait for it)."""
+    """A link at half its generation or width: half the rate of the rails (all of them wait for it); or NCCL's topology says so, as
+    PCI[12.0] (Gen3 x16) of an A100 (nccl-tests issue 62)."""
+    machine = case.answer.situation.platform
+    links = [(t, float(m[1]) * 1e9) for t in case.system.topology if (m := re.search(r"PCI\[([\d.]{1,6})\] - GPU/", t))]
+    if machine is not None and links and (worst := min(links, key=lambda x: x[1]))[1] < 0.6 * machine.host_rate:
+        return Finding(
+            "a PCIe link below its generation or width",
+            0.8,
+            (f"the log says: {worst[0].strip()[:100]}, where {machine.host_rate / 1e9:.0f} is usual",),
+            "LnkSta below LnkCap on a GPU, a NIC or the switch between",
+            "lspci -vv | grep -E 'LnkCap|LnkSta' for GPUs, NICs and switches; nvidia-smi -q -d PCIE; the BIOS; in a VM the "
+            "topology that it shows (NCCL_TOPO_FILE)",
+        )
     if case.share is None or not case.several_nodes:
         return None
     for fraction, what in ((0.5, "half"), (0.25, "a quarter")):
@@ -211,7 +238,7 @@ def inter_rack_path(case: Case) -> Finding | None:
 def queue_pair_spread(case: Case) -> Finding | None:
     """A queue pair uses one port of a bond, one path of a fabric (nccl-tests issues 191, 265; +70 % with more queue pairs)."""
     bonded = any("bond" in n for n in case.nics) or "bond" in case.environment.get("NCCL_IB_HCA", "")
-    ethernet = any("RoCE" in n for n in case.system.nics) or bonded or case.environment.get("NCCL_IB_GID_INDEX")
+    ethernet = _ethernet(case) or bonded
     half = case.share is not None and 0.4 <= case.share <= 0.7
     if not case.several_nodes or not half or not ethernet:
         return None
@@ -228,8 +255,7 @@ def queue_pair_spread(case: Case) -> Finding | None:
 
 def congested_or_unstable(case: Case) -> Finding | None:
     """Low on RoCE with no step at any size: ECE, PFC or ECN not as the switches are set (NCCL issue 1403)."""
-    ethernet = any("RoCE" in n for n in case.system.nics) or bool(case.environment.get("NCCL_IB_GID_INDEX"))
-    if not case.several_nodes or not case.low or not ethernet:
+    if not case.several_nodes or not case.low or not _ethernet(case):
         return None
     return Finding(
         "flow control of RoCE (PFC, ECN, ECE) not as the switches have it",

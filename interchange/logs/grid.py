@@ -26,7 +26,8 @@ _KINDS = (
     ("type", r"^d?type$|^data ?type$"),
     ("op", r"^red_?op$|^op$"),
     ("root", r"^root$"),
-    ("wrong", r"^#?wrong$|^errors?$"),
+    ("wrong", r"^#?wrong$|^errors$"),
+    ("deviation", r"^error$"),
     ("algo", r"^algo(?:rithm)?$"),
     ("proto", r"^proto(?:col)?$"),
     ("nchannels", r"^n?channels$"),
@@ -186,6 +187,8 @@ class Grid:
                 continue
             wrong = numbers.real(text("wrong"))
             figures = replace(figures, wrong=wrong[0]) if wrong else figures
+            deviation = numbers.real(text("deviation"))
+            figures = replace(figures, deviation=deviation[0]) if deviation else figures
             second = self._figures(number, cells, self.second) if self.second else None
             key = (size, text("cycle"), k)
             if "inplace" in self.at and key in self.open and inner:

@@ -24,21 +24,27 @@ _NODES = re.compile(r"\bnNodes (\d{1,7})\b")
 _LOCAL = re.compile(r"\blocalRanks (\d{1,5})\b")
 _SET_BY = re.compile(r"([A-Z][A-Z0-9_]{2,60}) set (?:by environment )?to (\S{1,200})")
 _ASSIGNED = re.compile(
-    r"(?<![\w$])((?:NCCL|RCCL|UCX|FI|OFI_NCCL|OMPI_MCA|I_MPI|MPICH|MV2|CUDA|HSA|ROCR|HIP|TORCH_NCCL|OMP)_[A-Z0-9_a-z]{1,60})=([^\s\"',;]{1,200})"
+    r"(?<![\w$])((?:NCCL|RCCL|UCX|FI|OFI_NCCL|OMPI_MCA|I_MPI|MPICH|MV2|CUDA|HSA|ROCR|HIP|TORCH_NCCL|OMP)_[A-Z0-9_a-z]{1,60})"
+    r"=((?:[^\s\"',;]|,(?![A-Z][A-Z0-9_]{1,60}=)){1,200})"  # "A=x,y", and srun's "A=x,B=y"
 )
 _PLUGIN = re.compile(r"NET/Plugin\s?: (?:Loaded|Using)(?: net)?(?: plugin)? ([^(]{1,60}?)(?: \(v\d+\))?\s*$")
 _NICS = re.compile(r"\[\d+\]([\w-]{1,40})(?::(\d+)(?=[/\s]|$))?(?:/(IB|RoCE|RO))?")
 _HCA = re.compile(r"HCA \d+\W{1,4}(\w{1,40})|HCA '(\w{1,40})'")
 _ALGO = re.compile(r"(\w{3,20}): (\d{1,20}) Bytes -> Algo (\w{1,12}) proto (\w{1,10})", re.IGNORECASE)
+_PLATFORM = re.compile(r"Running on (\S{3,40}) platform")  # aws-ofi-nccl
+# The slots in which EC2 shows a p4d's and p4de's GPUs; a DGX A100's are behind switches, each 00 on a bus of its own.
+_P4D = frozenset(f"{bus}{slot}0" for bus in ("10", "20", "90", "a0") for slot in ("1c", "1d"))
+_BUS = re.compile(r"\bbusId ([0-9a-f]{4,9})\b")
 _CONNECTED = re.compile(r"Connected (?:all )?([\w ]{3,20})")
 _DRIVER = re.compile(r"cudaDriverVersion (\d{4,6})")
 _DEVICE = re.compile(
-    r"#?\s*Rank\s+(\d{1,9})\s+(?:Group\s+(\d{1,9})\s+)?(?:Pid\s+(\d{1,10})\s+)?on\s+(\S{1,200})\s+device\s+(\d{1,6})\s+\[([^\]]{0,40})\]\s*(.{0,120})"
+    r"#?\s*Rank\s+(\d{1,9})\s+(?:Group\s+(\d{1,9})\s+)?(?:Pid\s+(\d{1,10})\s+)?on\s+(\S{1,200}(?: \S{1,60})?)\s+"
+    r"device\s+(\d{1,6})\s+\[([^\]]{0,40})\]\s*(.{0,120})"
 )
 _LAUNCHED = re.compile(r"\b(?:mpirun|mpiexec(?:\.hydra)?|prterun|srun)\s(.*?)(?:\S*_perf\b|\bosu_\w|\bIMB-|$)")
 _NP = re.compile(r"(?:^|\s)(?:-np?|--np?|--ntasks)[= ]\s?(\d{1,7})(?=\s|$)")
 _HINTS = re.compile(
-    r"\b(p[345]d?e?n?\.\d{1,2}xlarge|g[4-6]\w*\.\d{1,2}xlarge|trn\d\w*\.\d+xlarge|a[23]-(?:ultra|mega|high)gpu-\d+g(?:-\w+)?|"
+    r"\b(p[345]d?e?n?\.\d{1,2}xlarge|p6-b\d00\.\d{1,2}xlarge|g[4-6]\w*\.\d{1,2}xlarge|trn\d\w*\.\d+xlarge|a[23]-(?:ultra|mega|high)gpu-\d+g(?:-\w+)?|"
     r"Standard_N[CD]\w{2,40}|BM\.GPU\.[\w.]{2,30}|DGX[ -]?[A-Z]\w{2,8}|HGX[ -]?[A-Z]\w{2,8}|GB[23]00|NVL72|"
     r"Slingshot|EFA|efa|RoCE|InfiniBand)\b"
 )
@@ -66,6 +72,7 @@ class SystemBuilder:
         self._notes = notes
         self.devices: list[Device] = []
         self.device_numbers: set[tuple] = set()
+        self.buses: set[str] = set()  # of NCCL's communicators
         self.cut = False  # the list of devices ends in "..."
         self.values: dict = {}
         self.transports: dict[str, int] = {}
@@ -108,6 +115,8 @@ class SystemBuilder:
             self._environment(found.group(1), found.group(2).rstrip("."))
         elif found := _COMM.search(m):
             self._largest("comm_ranks", found.group(1))
+            if bus := _BUS.search(m):
+                self.buses.add(bus.group(1))
             for key, pattern in (("comm_nodes", _NODES), ("local_ranks", _LOCAL)):
                 if more := pattern.search(m):
                     self._largest(key, more.group(1))
@@ -152,6 +161,8 @@ class SystemBuilder:
             self.values.setdefault("plugin", "AWS Libfabric")
             key = "ofi_provider" if "provider" in lower else "ofi" if "aws-ofi-nccl" in lower else "ofi_other"
             self.facts.setdefault(key, m[:160])
+            if found := _PLATFORM.search(m):
+                self._add("hints", found.group(1))
         elif "gpu direct rdma" in lower or "GPUDirect" in m:
             # One GPU without it decides: the slowest rank sets the time.
             state = not ("disabled" in lower or "not supported" in lower or "can't" in lower)
@@ -271,6 +282,11 @@ class SystemBuilder:
     # -- what comes out ------------------------------------------------------------------------------------------
 
     def build(self) -> System:
+        if self.buses and self.buses <= _P4D and any("A100" in d.name for d in self.devices):
+            self._add("hints", "p4d.24xlarge")
+            self.facts.setdefault(
+                "instance", f"GPUs in the PCI slots of EC2's p4d: busId {', '.join(sorted(self.buses))}"
+            )
         v, sets = self.values, {k: tuple(d) for k, d in self.sets.items()}
         transports = _by_kind(self.transports)
         by_net = [t for t in transports if t.startswith("NET/")]

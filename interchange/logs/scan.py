@@ -24,7 +24,9 @@ _SKIPPED = re.compile(r"^\s*\d[\d_]*\s+[\d.]+\s+[\d.]+\s")
 _BENCH_TITLE = re.compile(r"The average bandwidth of (\w{3,30}) over (\d{1,7}) ranks")
 _ROW_STARTS = frozenset(" 0123456789")
 # Lines that name nothing, though they may be the last before a table.
-_NO_LABEL = ("|", "real", "user", "sys", "srun:", "```", "RCCL", "HIP", "ROCm", "rccl-tests", "[", "Legend")
+_NO_LABEL = (
+    "|", "real", "user", "sys", "srun:", "```", "RCCL", "HIP", "ROCm", "rccl-tests", "[", "Legend", "NCCL version", "out-of-place",
+)  # fmt: skip
 _COLUMNS = "size count type redop root time algbw busbw #wrong time algbw busbw #wrong"
 
 
@@ -66,6 +68,9 @@ class Scan:
                     if opened and text[own : own + 1] in _ROW_STARTS:
                         self._glued(number, text)
                     info(number, text, at + 11)
+                elif text.startswith("NCCL INFO "):  # whose host was cut off
+                    told += 1
+                    info(number, text, 10)
                 elif not full:
                     self.number = number
                     if at_warn := text.find(" NCCL WARN ") + 1:
@@ -177,6 +182,9 @@ class Scan:
         """Any other line: a header, a fact, or a remark."""
         if bare.startswith("...") and self.builder.devices and not self.run_tables:
             self.builder.cut = True
+        if bare.startswith(("Out of bounds values", "Avg bus bandwidth")):  # its "#" was lost on the way
+            self._nccl_footer(bare)
+            return
         if "COMMS-RES" in bare and (found := param.opens(bare)):
             self._open(param.ParamTable(self._draft("param", "PARAM"), *found))
             self.table.take(self.number, text)
