@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from .environment import (
     last_level_cache,
     memory_bytes,
 )
+from .gpu import DRIVERS, missing
 from .sizes import format_size
 
 
@@ -120,11 +120,9 @@ def _cuda_aware(library: str) -> bool | None:
 def _gpu() -> list[Finding]:
     names = gpus()
     found = [Finding("GPU", bool(names), ", ".join(names) or "no NVIDIA driver on this host")]
-    if names:
-        for package, extra in (("cupy", "cuda13"), ("numba_cuda", "cuda13")):
-            there = importlib.util.find_spec(package) is not None
-            advice = "" if there else f"pip install 'busbw[{extra}]' (or [cuda12] for an older driver)"
-            found.append(Finding(package, there, "installed" if there else "not installed", advice))
+    for backend in DRIVERS if names else ():
+        reason = missing(backend)
+        found.append(Finding(backend, reason is None, "ready" if reason is None else "cannot be used", reason or ""))
     return found
 
 

@@ -18,7 +18,8 @@ from ..transports.nccl import How
 from ..transports.program import COUNT, DST2, FN
 from ..transports.session import Unavailable
 
-BACKENDS = ("auto", "cpu", "cupy", "numba-cuda")
+DRIVERS = ("cupy", "numba-cuda")  # that drive a GPU
+BACKENDS = ("auto", "cpu", *DRIVERS)
 EMULATED_RANKS = 4  # on one GPU, where nobody said how many
 ROUNDS, PASSES = 5, 3
 LIMIT_CACHES = 8  # arrays of that many last-level caches each show memory, not cache
@@ -62,7 +63,7 @@ def choose(asked: str, cpu_only: str | None, *, mpi: bool, present=None, lacks=N
         if cpu_only or not present():
             return Choice("cpu")
         reasons = []
-        for backend in ("cupy",) if mpi else ("cupy", "numba-cuda"):
+        for backend in ("cupy",) if mpi else DRIVERS:
             reason = lacks(backend)
             if reason is None:
                 return Choice(

@@ -41,9 +41,10 @@ from .program import EPOCH_SHIFT, MODE_NAMES, Peers, Program, Tuning, causality,
 # Into a mailbox and out of it are two calls, where a push or a pull is one; but a pull may need an ack, which is as long a wait.
 # Steps wait for nothing.
 WALK_TUNING, STEPS_TUNING = Tuning(4096, mailbox_saves_ack=True), Tuning(0, inline_lines=0)
-# Bytes of a call's result that a block has: a vector a thread at least, and where that would be more blocks than run at a time,
-# all four that a thread has in flight (vector.cuh). On an H100 the least is 7 to 25 % faster below 2 MiB, and 20 % slower at 8 MiB.
-BYTES_A_BLOCK_LEAST, BYTES_A_BLOCK = THREADS * 16, THREADS * 4 * 16
+# Bytes of a call's result that a block has: a vector a thread, or where that would be more blocks than run at a time two, or all
+# four that a thread has in flight (vector.cuh). On an H100 one is 7 to 22 % faster than four at 256 KiB to 1 MiB, and 20 % slower
+# at 8 MiB.
+BYTES_A_BLOCK = tuple(THREADS * 16 * vectors for vectors in (1, 2, 4))
 STEP_BLOCKS_MAX = 1024  # of one row
 GOOD_STEPS_MAX = 4096  # more launches than that are not tried
 BLOCK_UNIT = 2 << 20  # what CUDA shares with another process is whole allocations of this size
@@ -386,8 +387,8 @@ class DeviceSession:
     def _blocks(self, programs_rows: Sequence[np.ndarray], side_by_side: int, resident: int) -> int:
         """Blocks for each of `side_by_side` calls that run at the same time, of the largest of rows' calls."""
         largest = max(largest_call(rows, self.itemsize) for rows in programs_rows)
-        most = max(-(-largest // BYTES_A_BLOCK), resident // side_by_side)
-        return max(1, min(-(-largest // BYTES_A_BLOCK_LEAST), most))
+        wanted = [max(1, -(-largest // nbytes)) for nbytes in BYTES_A_BLOCK]
+        return next((blocks for blocks in wanted if blocks * side_by_side <= resident), wanted[-1])
 
     def _load(self, index: int, resident: int, most: int, stepwise: bool) -> _Loaded:
         """resident: blocks that run at a time; most: ranks that share a device."""

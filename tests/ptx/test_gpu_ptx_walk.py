@@ -75,8 +75,7 @@ def build(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(device, "BYTES_A_BLOCK", 256)  # so that small calls take several blocks
-    monkeypatch.setattr(device, "BYTES_A_BLOCK_LEAST", 256)
+    monkeypatch.setattr(device, "BYTES_A_BLOCK", (256,))  # so that small calls take several blocks
 
 
 def all_reduce(arena, path, job, *, ranks, blocks, threads, inner, delay_us=0, seed=1, timeout=60.0):

@@ -119,8 +119,7 @@ def search(rows, last_posts, seeds):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(device, "BYTES_A_BLOCK", 1024)
-    monkeypatch.setattr(device, "BYTES_A_BLOCK_LEAST", 1024)
+    monkeypatch.setattr(device, "BYTES_A_BLOCK", (1024,))
 
 
 @pytest.mark.parametrize("algorithm", list(ALGORITHMS))

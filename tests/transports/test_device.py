@@ -33,8 +33,7 @@ def reduce_with(s, job, inputs):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    for name in ("BYTES_A_BLOCK", "BYTES_A_BLOCK_LEAST"):  # so that small calls take several blocks too
-        monkeypatch.setattr(device, name, 128)
+    monkeypatch.setattr(device, "BYTES_A_BLOCK", (128,))  # so that small calls take several blocks too
 
 
 @settings(max_examples=40, deadline=None)
@@ -169,9 +168,8 @@ def test_a_device_that_cannot_hold_all_ranks_at_once_takes_steps(shim_folder):
         s.prepare(Job("ring", 100, "float32", "sum"))
 
 
-def test_steps_fill_the_device_once_and_long_calls_their_blocks(shim_folder, monkeypatch):
-    monkeypatch.setattr(device, "BYTES_A_BLOCK_LEAST", 256)
-    monkeypatch.setattr(device, "BYTES_A_BLOCK", 1024)
+def test_calls_take_as_many_blocks_as_run_at_a_time_and_long_ones_more(shim_folder, monkeypatch):
+    monkeypatch.setattr(device, "BYTES_A_BLOCK", (256, 512, 1024))
     s = session(shim_folder, 2, way="steps", resident=16)
     s.prepare(Job("ring", 2, "float32", "sum"))
 
@@ -179,8 +177,8 @@ def test_steps_fill_the_device_once_and_long_calls_their_blocks(shim_folder, mon
         return s._blocks([np.array([[0, 0, 0, 1, 0, 0, 0, 0, nbytes // 4] + [0] * 7])], rows, resident=16)
 
     assert [blocks(n, 4) for n in (4, 256, 512, 1024)] == [1, 1, 2, 4]
-    assert blocks(2048, 4) == 4  # one wave of all rows
-    assert blocks(8192, 4) == 8  # more than a wave, each block with all that it has in flight
+    assert [blocks(n, 4) for n in (2048, 4096)] == [4, 4]  # no more than run at a time, of two and four vectors
+    assert blocks(8192, 4) == 8  # more than that, each block with all that it has in flight
     assert blocks(2048, 1) == 8
 
 
