@@ -152,6 +152,9 @@ def _nodes(table: Table, given: Given, ranks: int | None) -> tuple[int | None, s
         return hosts, "the list of devices"
     if (n := table.parameters.get("nodes", "")).isdigit() and int(n) > 0:
         return int(n), "the log"
+    told = int(table.system.facts.get("nodes", 0))
+    if told and ranks and ranks % told == 0:
+        return told, "the command line"
     return None, ""
 
 

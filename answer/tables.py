@@ -11,7 +11,7 @@ from ..bench.record import ResultFile
 from ..errors import UserError
 from ..interchange.logs import read_stream
 from ..interchange.results import opened
-from . import own, pairs
+from . import pairs
 from .causes import FITS, Finding, causes
 from .situation import Given, situate
 from .verdict import BAD, LOW, UNKNOWN, Answer, judge
@@ -45,6 +45,8 @@ def answers(path: str, given: Given, threshold: float | None = None) -> list[Ans
 
 def answers_of_results(result: ResultFile, given: Given, threshold: float | None = None) -> list[Answered]:
     """An answer for each algorithm of a result file."""
+    from . import own  # simulates, and so takes a while to import
+
     judged = own.judged(result, given, threshold)
     alone = len(judged) == 1
     found = [

@@ -129,9 +129,11 @@ def one_hca_of_several(case: Case) -> Finding | None:
         return None
     whole_prefix = len(names) == 1 and not re.search(r"\d", names[0])
     if names and not excluded and not whole_prefix and len(names) < machine.nics:
+        k, n = len(names), machine.nics
+        supposed = any("NICs a node" in a for a in case.answer.situation.assumed)
         return Finding(
-            f"{len(names)} of {machine.nics} NICs used",
-            0.85,
+            f"{k} of {n} NICs used" + (", if the node has as many as its reference design" if supposed else ""),
+            0.85 if not supposed else 0.6 if _near(case.share, k / n, 0.2) else 0.45,
             (f"NCCL_IB_HCA={case.environment['NCCL_IB_HCA'][:80]}",),
             f"about {len(names)}/{machine.nics} of the rate",
             "unset NCCL_IB_HCA, or name all of them: NCCL_IB_HCA=mlx5",
@@ -167,6 +169,7 @@ def rails_missing(case: Case) -> Finding | None:
 def behind_the_root_complex(case: Case) -> Finding | None:
     """NIC and GPU meet at the CPU: two thirds of a NIC (NCCL issue 412: 16 of 24 GB/s), or path PHB or SYS in the log."""
     text = next((t for t in case.system.topology if re.search(r"NIC|NET", t) and re.search(r"\b(PHB|SYS)\b", t)), "")
+    text = text or case.system.facts.get("nic_path", "")
     two_thirds = case.share is not None and 0.6 <= case.share <= 0.75
     if not case.several_nodes or not (text or two_thirds):
         return None

@@ -55,10 +55,11 @@ def pcie_through_root(case: Case) -> Finding | None:
     machine = case.answer.situation.platform
     if machine is None or case.several_nodes or machine.link != "pcie" or not case.low:
         return None
+    told = case.system.facts.get("gpu_path", "")
     return Finding(
         "peer traffic over the root complex, or the IOMMU in its way",
-        0.6,
-        (f"{100 * case.share:.0f} % of what PCIe switches give",),
+        0.7 if told else 0.6,
+        (f"{100 * case.share:.0f} % of what PCIe switches give", *([told] if told else [])),
         "SYS or NODE between GPUs in nvidia-smi topo -m",
         "iommu off in the BIOS; NCCL_BUFFSIZE=1048576; p2pBandwidthLatencyTest of the CUDA samples",
     )

@@ -6,7 +6,7 @@
     ranks        p from busbw / algbw                               markdown, plain, grid    Markdown, all_reduce_bench.py, by hand
     info         NCCL INFO lines, settings, devices                 pairs                    lists and matrices of pairs
     draft        a table's collective and ranks, concluded          records                  tables as result records
-    packed       gzip, unpacked as it is read
+    packed       gzip, unpacked as it is read                       launched, topo           launchers' commands, nvidia-smi topo -m
 
 A new format is one file with a class that has ``take`` and a line in ``scan``.
 """

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 
 from ...bench.log import Device, Note, System
+from . import launched
 from .collective import in_words
+from .topo import Topo
 
 MOST_DEVICES = 150_000
 MOST_KINDS = 200  # of anything that is kept by name
@@ -41,8 +43,6 @@ _DEVICE = re.compile(
     r"#?\s*Rank\s+(\d{1,9})\s+(?:Group\s+(\d{1,9})\s+)?(?:Pid\s+(\d{1,10})\s+)?on\s+(\S{1,200}(?: \S{1,60})?)\s+"
     r"device\s+(\d{1,6})\s+\[([^\]]{0,40})\]\s*(.{0,120})"
 )
-_LAUNCHED = re.compile(r"\b(?:mpirun|mpiexec(?:\.hydra)?|prterun|srun)\s(.*?)(?:\S*_perf\b|\bosu_\w|\bIMB-|$)")
-_NP = re.compile(r"(?:^|\s)(?:-np?|--np?|--ntasks)[= ]\s?(\d{1,7})(?=\s|$)")
 _HINTS = re.compile(
     r"\b(p[345]d?e?n?\.\d{1,2}xlarge|p6-b\d00\.\d{1,2}xlarge|g[4-6]\w*\.\d{1,2}xlarge|trn\d\w*\.\d+xlarge|a[23]-(?:ultra|mega|high)gpu-\d+g(?:-\w+)?|"
     r"Standard_N[CD]\w{2,40}|BM\.GPU\.[\w.]{2,30}|DGX[ -]?[A-Z]\w{2,8}|HGX[ -]?[A-Z]\w{2,8}|GB[23]00|NVL72|"
@@ -73,6 +73,8 @@ class SystemBuilder:
         self.devices: list[Device] = []
         self.device_numbers: set[tuple] = set()
         self.buses: set[str] = set()  # of NCCL's communicators
+        self.topo = Topo()
+        self._unfinished = ""  # a command whose lines end in a backslash
         self.cut = False  # the list of devices ends in "..."
         self.values: dict = {}
         self.transports: dict[str, int] = {}
@@ -189,11 +191,7 @@ class SystemBuilder:
                 self._environment(name, value)
             if found := _VERSION.search(text):
                 self._version(found)
-        if ("mpirun" in text or "srun" in text or "mpiexec" in text or "_perf" in text or "osu_" in text) and len(
-            text
-        ) < 4000:
-            if re.search(r"(^|[\s/$])(mpirun|mpiexec|srun|\./\S+|\S*_perf|osu_\w+)\s+-", text):
-                self._add("commands", text.strip()[:2000])
+        self._command(text)
         if "MPI" in text or "MVAPICH" in text:
             if found := _MPI.search(text, 0, 600):
                 self.values.setdefault("mpi", f"{found.group(1)} {found.group(2)}")
@@ -217,6 +215,19 @@ class SystemBuilder:
                 self.facts.setdefault("gpu", found.group(1))
         for hint in _HINTS.findall(text[:2000])[:4]:
             self._add("hints", hint)
+
+    def _command(self, text: str) -> None:
+        """A line that is a command's, or one of its lines."""
+        begins = "mpirun" in text or "srun" in text or "mpiexec" in text or "_perf" in text or "osu_" in text
+        if (not begins and not self._unfinished) or len(text) >= launched.MOST:
+            return
+        whole = f"{self._unfinished} {text.strip()}".strip()[: launched.MOST]
+        if whole.endswith("\\") and len(whole) < launched.MOST:
+            self._unfinished = whole[:-1].rstrip()
+            return
+        self._unfinished = ""
+        if re.search(r"(^|[\s/$])(mpirun|mpiexec|srun|\./\S+|\S*_perf|osu_\w+)\s+-", whole):
+            self._add("commands", whole)
 
     def warn(self, number: int, message: str) -> None:
         """What stands behind "NCCL WARN "."""
@@ -271,9 +282,7 @@ class SystemBuilder:
 
     def command_ranks(self) -> int | None:
         """The p of a launcher's command line (-np 144), where exactly one stands in the log."""
-        launched = (m.group(1) for c in self.sets["commands"] for m in _LAUNCHED.finditer(c[:1000]))
-        found = {int(n) for words in launched for n in _NP.findall(words)[:1]}
-        return found.pop() if len(found) == 1 else None
+        return launched.ranks(self.sets["commands"])
 
     def command_collective(self) -> str:
         found = {in_words(c) for c in self.sets["commands"]} - {""}
@@ -287,6 +296,10 @@ class SystemBuilder:
             self.facts.setdefault(
                 "instance", f"GPUs in the PCI slots of EC2's p4d: busId {', '.join(sorted(self.buses))}"
             )
+        for key, text in self.topo.facts().items():
+            self.facts.setdefault(key, text)
+        if hosts := launched.nodes(self.sets["commands"]):
+            self.facts.setdefault("nodes", str(hosts))
         v, sets = self.values, {k: tuple(d) for k, d in self.sets.items()}
         transports = _by_kind(self.transports)
         by_net = [t for t in transports if t.startswith("NET/")]

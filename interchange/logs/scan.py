@@ -180,6 +180,9 @@ class Scan:
 
     def _words(self, text: str, bare: str) -> None:
         """Any other line: a header, a fact, or a remark."""
+        if self.builder.topo.take(bare):
+            self.read_lines += 1
+            return
         if bare.startswith("...") and self.builder.devices and not self.run_tables:
             self.builder.cut = True
         if bare.startswith(("Out of bounds values", "Avg bus bandwidth")):  # its "#" was lost on the way
@@ -218,6 +221,7 @@ class Scan:
             and len(bare) <= 120
             and "stderr" not in self.stripper.prefix
             and not bare.startswith(_NO_LABEL)
+            and not bare.endswith("\\")
             and any(c.isalpha() for c in bare)
         ):
             self.label, self.label_line = bare.strip().lstrip("# ").rstrip(":"), self.number

@@ -92,6 +92,15 @@ def test_what_nccl_says_of_plug_in_and_pcie(answered, info, gpu, first, evidence
     assert any(f.title.startswith(first) and evidence in " ".join(f.evidence) for f in found.causes[:2])
 
 
+def test_a_matrix_that_shows_no_nic_near_a_gpu_is_evidence(answered):
+    """nccl-tests issue 350's matrix, and a curve at two thirds of one NIC."""
+    matrix = "\tGPU0\tNIC0\tNIC1\tCPU Affinity\nGPU0\t X \tSYS\tNODE\t64-127\nNIC0\tSYS\t X \tPIX\n"
+    text = matrix + nccl_log(2, 1, "NVIDIA A100-PCIE-40GB", dict.fromkeys(LARGE, 14.0))
+    found = answered(text, nics="1x200 Gb/s InfiniBand")
+    assert found.causes[0].title.startswith("a NIC on the CPU's root port")
+    assert "NODE at best" in found.causes[0].evidence[-1]
+
+
 def test_pcie_of_the_usual_generation_is_no_cause(answered):
     info = logs.PCIE_GEN3.replace("12.0", "24.0")
     found = answered(nccl_log(2, 8, A100, dict.fromkeys(LARGE, 3.0), info), nics="8x200 Gb/s InfiniBand")
