@@ -42,6 +42,11 @@ from busbw.interchange.logs.records import records
 from busbw.interchange.logs.words import words
 
 NCCL = """\
+mpirun \\
+    -np 16 -H node0:8,node1:8 -x NCCL_IB_HCA=mlx5_0,mlx5_1 \\
+    ./build/all_reduce_perf -b 8 -e 32M -f 2 -g 1
+\tGPU0\tGPU1\tNIC0\tCPU Affinity
+GPU0\t X \tNV12\tNODE\t0-15
 [1,0]<stdout>:# nThread 1 nGpus 1 minBytes 8 maxBytes 33554432 step: 2(factor) warmup iters: 5 iters: 20 agg iters: 1 validation: 1
 [1,0]<stdout>:# Using devices
 [1,0]<stdout>:#  Rank  0 Group  0 Pid  10000 on      node0 device  0 [0x07] NVIDIA H100 80GB HBM3

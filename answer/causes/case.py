@@ -6,6 +6,7 @@ import functools
 import math
 import statistics
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ...bench.log import Log, System
 from ..situation import nics_seen
@@ -72,6 +73,24 @@ class Case:
             (r.modelled.band.high90 / r.modelled.seconds - 1) for r in self.large if r.modelled and r.modelled.band
         ]
         return statistics.median(widths) if widths else math.inf
+
+    @functools.cached_property
+    def scatter(self) -> str:
+        """Large sizes whose times disagree, in words: out of place and in place by a fifth, or a rate that falls by 15 % to
+        the next size, at a third of them and at two; "" for a steady curve."""
+        halves = [
+            (r.out_of_place.seconds, r.in_place.seconds)
+            for r in self.answer.table.rows
+            if r.size_bytes >= LARGE and r.out_of_place and r.in_place and r.out_of_place.seconds and r.in_place.seconds
+        ]
+        apart = sum(max(h) > 1.2 * min(h) for h in halves)
+        rates = [r.size / r.seconds for r in self.large]
+        falls = sum(b < 0.85 * a for a, b in pairwise(rates))
+        if apart >= max(2, len(halves) / 3):
+            return f"out of place and in place differ by a fifth and more at {apart} of {len(halves)} large sizes"
+        if falls >= max(2, len(rates) / 3):
+            return f"the rate falls at {falls} of {len(rates)} large sizes, and rises again"
+        return ""
 
     @functools.cached_property
     def peak(self) -> float:

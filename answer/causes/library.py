@@ -95,15 +95,15 @@ def staged_device_memory(case: Case) -> Finding | None:
 
 
 def noise(case: Case) -> Finding | None:
-    """Single sizes that are slow and come back: something else used the machine, or too few iterations."""
+    """Single sizes that are slow and come back, or times that scatter: something else used the machine, or too few iterations."""
     spikes = [j for j in case.answer.jumps if j.kind == "spike"]
-    if not spikes:
+    if not spikes and not case.scatter:
         return None
     where = ", ".join(_size(case.answer.rows[j.first].size) for j in spikes[:4])
     return Finding(
         "noise: other jobs, the operating system, too few iterations",
         0.4,
-        (f"{where} slow, and the next sizes are not",),
+        ((f"{where} slow, and the next sizes are not",) if spikes else (case.scatter,)),
         "other sizes when it is run again",
         "run it again with more iterations; an otherwise empty machine and network",
     )

@@ -243,13 +243,13 @@ def queue_pair_spread(case: Case) -> Finding | None:
     bonded = any("bond" in n for n in case.nics) or "bond" in case.environment.get("NCCL_IB_HCA", "")
     ethernet = _ethernet(case) or bonded
     half = case.share is not None and 0.4 <= case.share <= 0.7
-    if not case.several_nodes or not half or not ethernet:
+    if not case.several_nodes or not ethernet or not (half or (bonded and case.share is None)):
         return None
-    evidence = [f"{100 * case.share:.0f} % of the model over all large sizes"]
+    evidence = [f"{100 * case.share:.0f} % of the model over all large sizes"] if half else []
     evidence.append("the NIC is a bond" if bonded else "RoCE")
     return Finding(
         "one queue pair a connection uses one port or one path",
-        0.7 if bonded else 0.5,
+        0.45 if not half else 0.7 if bonded else 0.5,
         tuple(evidence),
         "one of two ports idle; the rate doubles with more queue pairs",
         "NCCL_IB_QPS_PER_CONNECTION=4 NCCL_IB_SPLIT_DATA_ON_QPS=1; ethtool -S of both ports",
@@ -257,13 +257,14 @@ def queue_pair_spread(case: Case) -> Finding | None:
 
 
 def congested_or_unstable(case: Case) -> Finding | None:
-    """Low on RoCE with no step at any size: ECE, PFC or ECN not as the switches are set (NCCL issue 1403)."""
+    """Low on RoCE with no step at any size, more so with times that scatter: ECE, PFC or ECN not as the switches are set (NCCL
+    issue 1403)."""
     if not case.several_nodes or not case.low or not _ethernet(case):
         return None
     return Finding(
         "flow control of RoCE (PFC, ECN, ECE) not as the switches have it",
-        0.33,
-        (f"{100 * case.share:.0f} % of the model, over RoCE",),
+        0.55 if case.scatter else 0.33,
+        (f"{100 * case.share:.0f} % of the model, over RoCE", *([case.scatter] if case.scatter else [])),
         "rates that vary from run to run; out-of-sequence and retransmission counters that grow",
         "NCCL_IB_TC and NCCL_IB_GID_INDEX as the network's owner says; NCCL_IB_ECE_ENABLE=0; rdma statistic show",
     )

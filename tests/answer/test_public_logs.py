@@ -6,7 +6,7 @@ from busbw.answer.above import explained
 from busbw.answer.situation import Given
 from busbw.answer.tables import answers
 from busbw.answer.verdict import HEALTHY, LOW, UNKNOWN, WRONG
-from log_excerpts import A100, HEADER, nccl_log, rows
+from log_excerpts import A100, H100, HEADER, nccl_log, rows
 
 LARGE = [1 << k for k in range(25, 34)]
 
@@ -99,6 +99,24 @@ def test_a_matrix_that_shows_no_nic_near_a_gpu_is_evidence(answered):
     found = answered(text, nics="1x200 Gb/s InfiniBand")
     assert found.causes[0].title.startswith("a NIC on the CPU's root port")
     assert "NODE at best" in found.causes[0].evidence[-1]
+
+
+def test_rates_that_scatter_over_roce_are_its_flow_control_s(answered):
+    """As NCCL issue 1403 was: low, and another figure every time."""
+    curve = {n: (150.0, 230.0)[i % 2] for i, n in enumerate(LARGE)}
+    steady = dict.fromkeys(LARGE, 190.0)
+    for busbw, first in ((curve, True), (steady, False)):
+        found = answered(nccl_log(2, 8, H100, busbw), nics="8x400 Gb/s RoCE")
+        assert found.verdict == LOW
+        assert found.causes[0].title.startswith("flow control of RoCE") == first
+
+
+def test_a_bond_is_a_cause_where_nothing_else_is_known(answered):
+    """nccl-tests issue 191: ib_write_bw with 8 queue pairs, and NCCL on a bond."""
+    command = "mpirun -n 2 -N 1 -H 192.0.2.111:1,192.0.2.104:1 -x NCCL_IB_HCA=mlx5_bond_1 -x NCCL_IB_GID_INDEX=3 all_reduce_perf\n"
+    found = answered(command + HEADER + rows(2, dict.fromkeys(LARGE, 11.5)))
+    assert found.answer.situation.nodes == 2
+    assert found.causes[0].title.startswith("one queue pair a connection")
 
 
 def test_pcie_of_the_usual_generation_is_no_cause(answered):
