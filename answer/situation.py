@@ -100,8 +100,11 @@ def _of_words(base, table, given, gpu, nodes, known, assumed) -> Situation:
     if nics and given.nics:
         known.append(f"NICs {given.nics}: --nics")
     elif nodes > 1 and (seen := nics_seen(table)):
-        nics = f"{len(seen)} per node {' '.join(table.system.hints)}"
-        known.append(f"{len(seen)} NICs a node: NCCL INFO")
+        each = min(
+            len(seen), int(table.system.facts.get("nics_a_node", len(seen)))
+        )  # hosts may name theirs differently
+        nics = f"{each} per node {' '.join(table.system.hints)}"
+        known.append(f"{each} NIC{'s' * (each > 1)} a node: NCCL INFO")
     point = Point(
         line=table.line,
         series="",

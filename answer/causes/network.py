@@ -25,6 +25,8 @@ def sockets(case: Case) -> Finding | None:
     network = case.system.network.lower()
     by_channels = any(t.startswith("NET/Socket") for t in case.system.transports)
     forced = case.environment.get("NCCL_NET", "").lower() == "socket" or case.environment.get("NCCL_IB_DISABLE") == "1"
+    if case.answer.situation.nodes == 1 and not by_channels:
+        return None  # the library names a network that one node does not use
     evidence = []
     if network == "socket" or by_channels:
         evidence.append("the library says NET/Socket")

@@ -110,9 +110,11 @@ def _name_collective(draft: Draft) -> None:
 def _shape(row: Row) -> str | None:
     """The collective of nccl-tests that prints such a row; None where it says nothing."""
     item = ITEMSIZE.get(row.dtype)
-    if not item or not row.count or not row.size_bytes or not row.op:
+    if not item or not row.count or not row.size_bytes:
         return None
     whole = row.count * item == row.size_bytes
+    if not row.op:  # before 2.10, all_gather had no such column
+        return None if whole or row.size_bytes % (row.count * item) else "all_gather"
     rooted = row.root is not None and row.root >= 0
     if row.op == "none":
         if rooted:

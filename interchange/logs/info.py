@@ -27,7 +27,7 @@ _LOCAL = re.compile(r"\blocalRanks (\d{1,5})\b")
 _SET_BY = re.compile(r"([A-Z][A-Z0-9_]{2,60}) set (?:by environment )?to (\S{1,200})")
 _ASSIGNED = re.compile(
     r"(?<![\w$])((?:NCCL|RCCL|UCX|FI|OFI_NCCL|OMPI_MCA|I_MPI|MPICH|MV2|CUDA|HSA|ROCR|HIP|TORCH_NCCL|OMP)_[A-Z0-9_a-z]{1,60})"
-    r"=((?:[^\s\"',;]|,(?![A-Z][A-Z0-9_]{1,60}=)){1,200})"  # "A=x,y", and srun's "A=x,B=y"
+    r"=[\"']?((?:[^\s\"',;]|,(?![A-Z][A-Z0-9_]{1,60}=)){1,200})"  # "A=x,y", and srun's "A=x,B=y"
 )
 _PLUGIN = re.compile(r"NET/Plugin\s?: (?:Loaded|Using)(?: net)?(?: plugin)? ([^(]{1,60}?)(?: \(v\d+\))?\s*$")
 _NICS = re.compile(r"\[\d+\]([\w-]{1,40})(?::(\d+)(?=[/\s]|$))?(?:/(IB|RoCE|RO))?")
@@ -173,7 +173,10 @@ class SystemBuilder:
         elif m.startswith("DMA-BUF"):
             self.facts.setdefault("dmabuf", m[:160])
         elif m.startswith(("NET/IB : Using", "NET/IB: Using", "NET/Socket : Using", "NET/Socket: Using", "NET/IBext")):
-            for name, port, kind in _NICS.findall(m[:4000]):
+            found = _NICS.findall(m[:4000])
+            if "Socket" not in m[:12]:
+                self._largest("nics_a_node", str(len({name for name, _, _ in found})))
+            for name, port, kind in found:
                 self._add("nics", f"{name}{':' + port if port else ''}{'/' + kind if kind else ''}")
             self.values.setdefault("network_seen", "Socket" if "Socket" in m[:12] else "IB")
         elif (
@@ -298,6 +301,8 @@ class SystemBuilder:
             )
         for key, text in self.topo.facts().items():
             self.facts.setdefault(key, text)
+        if count := self.values.get("nics_a_node"):
+            self.facts.setdefault("nics_a_node", str(count))
         if hosts := launched.nodes(self.sets["commands"]):
             self.facts.setdefault("nodes", str(hosts))
         v, sets = self.values, {k: tuple(d) for k, d in self.sets.items()}

@@ -19,7 +19,7 @@ from .draft import Draft
 
 _HEADER = re.compile(r"#?\s*(?:size\s+count|bytes\s+N)\s+type\s", re.IGNORECASE)
 HEADLESS = re.compile(
-    r"\s*\d{1,19}\s+\d{1,19}\s+(?:float|half|double|bfloat16|u?int(?:8|32|64)|f(?:p|loat)?8_?e[45]m[23])\s+(?:sum|prod|min|max|avg|all|none|mulsum)\s"
+    r"\s*\d{1,19}\s+\d{1,19}\s+(?:float|half|double|bfloat16|u?int(?:8|32|64)|f(?:p|loat)?8_?e[45]m[23])\s+(?:sum|prod|min|max|avg|all|none|mulsum|\d[\d.]*\s+\d)"
 )
 _GLUED = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]\d+)?|N/A)(?=[A-Za-z])\S*:\d+:\d+$")  # "-1node0:67:216"
 _LIBRARY = re.compile(r"\s\[[\w:]{1,20}\] NCCL INFO ")
@@ -43,7 +43,8 @@ _OLD = ["size", "count", "type", "op"]
 _HALF = ["time", "algbw", "busbw", "wrong"]
 _LONG_HALF = [*_HALF, "low", "high", "p99", "cv"]
 _LAYOUTS = {  # by the number of columns
-    12: (_OLD, _HALF), 13: ([*_OLD, "root"], _HALF), 20: (_OLD, _LONG_HALF), 21: ([*_OLD, "root"], _LONG_HALF),
+    11: (_OLD[:3], _HALF), 12: (_OLD, _HALF), 13: ([*_OLD, "root"], _HALF),
+    20: (_OLD, _LONG_HALF), 21: ([*_OLD, "root"], _LONG_HALF),
 }  # fmt: skip
 
 

@@ -243,6 +243,27 @@ node1: Test NCCL failure common.cu:1204 'unhandled cuda error (run with NCCL_DEB
 """
 )
 
+# NCCL issue 644: rows of an all_gather without their header, of a release without redop.
+OLD_ALL_GATHER = """\
+       65536          2048     float    52.01    1.26    1.10  0e+00    50.09    1.31    1.14  0e+00
+     1048576         32768     float    162.1    6.47    5.66  0e+00    162.0    6.47    5.66  0e+00
+   134217728       4194304     float    16059    8.36    7.31  0e+00    16111    8.33    7.29  0e+00
+"""
+
+# NCCL issue 428: one node, whose network is not used, and libibverbs is missing.
+ONE_NODE_SOCKETS = """\
+node0:93569:93569 [0] NCCL INFO NET/Plugin : No plugin found (libnccl-net.so), using internal implementation
+node0:93569:93569 [0] misc/ibvwrap.cc:63 NCCL WARN Failed to open libibverbs.so[.1]
+node0:93569:93569 [0] NCCL INFO NET/Socket : Using [0]em1:192.0.2.3<0> [1]tunl0:192.0.2.12<0>
+node0:93569:93569 [0] NCCL INFO Using network Socket
+"""
+
+# nccl-tests issue 29: each host's one NIC has another name.
+NICS_OF_OTHER_NAMES = """\
+node0:117953:117953 [7] NCCL INFO NET/IB : Using [0]mlx5_1:1/IB ; OOB enp41s0f1:<0>
+node1:15221:15221 [5] NCCL INFO NET/IB : Using [0]mlx5_0:1/IB ; OOB enp41s0f1:<0>
+"""
+
 # Lines of NCCL's: NCCL issue 229 (the plug-in over TCP), nccl-tests issue 62 (PCIe Gen3 on an A100), NCCL issue 1403 (two hosts of
 # one name).
 PLUGIN_OVER_TCP = "node0:1:1 [0] NCCL INFO NET/OFI Selected Provider is tcp;ofi_rxm\n"

@@ -119,6 +119,24 @@ def test_a_bond_is_a_cause_where_nothing_else_is_known(answered):
     assert found.causes[0].title.startswith("one queue pair a connection")
 
 
+def test_rows_of_an_old_all_gather_tell_it_and_its_ranks(answered):
+    situation = answered(logs.OLD_ALL_GATHER).answer.situation
+    assert (situation.collective, situation.ranks) == ("all_gather", 8)
+
+
+def test_the_network_of_one_node_is_no_cause(answered):
+    curve = dict.fromkeys(LARGE, 20.0)
+    one = answered(nccl_log(1, 8, A100, curve, logs.ONE_NODE_SOCKETS))
+    assert one.verdict == LOW and not any("TCP" in f.title for f in one.causes)
+    two = answered(nccl_log(2, 8, A100, curve, logs.ONE_NODE_SOCKETS), nics="8x200 Gb/s InfiniBand")
+    assert two.causes[0].title.startswith("TCP sockets")
+
+
+def test_nics_are_counted_by_host_whatever_their_names(answered):
+    found = answered(nccl_log(2, 8, "Tesla V100-SXM2-16GB", dict.fromkeys(LARGE, 6.0), logs.NICS_OF_OTHER_NAMES))
+    assert found.answer.situation.platform.nics == 1
+
+
 def test_pcie_of_the_usual_generation_is_no_cause(answered):
     info = logs.PCIE_GEN3.replace("12.0", "24.0")
     found = answered(nccl_log(2, 8, A100, dict.fromkeys(LARGE, 3.0), info), nics="8x200 Gb/s InfiniBand")
