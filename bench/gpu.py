@@ -201,7 +201,7 @@ def _ipc_session(options, largest: int, scratch: int, world, rank_here: int):
 
 
 def _mpi_session(options, largest: int, scratch: int, MPI, rank_here: int):
-    from ..transports import nccl
+    from ..transports import mpi, nccl
     from ..transports.cupy_streams import open_gpu
     from ..transports.device_mpi import DeviceMpiSession, mpi_takes_device_addresses
 
@@ -214,7 +214,7 @@ def _mpi_session(options, largest: int, scratch: int, MPI, rank_here: int):
         world, gpu, largest, scratch, aware=aware, timeout=options.timeout, open_nccl=lambda: nccl.of_a_job(world, bus)
     )
     session.crew.introduce(gpu.device.describe())
-    session.crew.library = f"{MPI.Get_library_version().splitlines()[0].strip(chr(0))} ({how})"
+    session.crew.library = f"{mpi.library_name(MPI)} ({how})"
     return session
 
 
@@ -245,11 +245,11 @@ def lines(options, session) -> list[str]:
 
 def record(options, session) -> dict:
     """For a record's environment: the GPUs, how times are taken, and NCCL where it is measured."""
-    of_this_process = [d.describe() for d in getattr(session, "devices", None) or [session.gpu.device]]
+    of_this_process = session.described
     found = {
         "backend": options.backend,
-        "devices": getattr(session.crew, "gpus", None) or of_this_process,
-        "timing": timing(session),
+        "devices": session.crew.gpus or of_this_process,
+        "timing": session.timing,
         "caches": "flushed before each sample",
         "telemetry": telemetry(of_this_process),
     }
@@ -258,13 +258,6 @@ def record(options, session) -> dict:
 
         found["nccl"] = nccl.settings(nccl.library())
     return found
-
-
-def timing(session) -> str:
-    """How the session takes its times, for whoever reads them."""
-    if not hasattr(session, "gate"):
-        return "wall clock from a barrier until the device is done"
-    return "CUDA events, behind a gate" if session.gate.holds else "CUDA events, the host's launches between them"
 
 
 def measure_limits(session) -> dict:
@@ -424,15 +417,10 @@ def throttle_warnings(state: dict) -> list[str]:
     ]
 
 
-def costs(session) -> dict[str, float]:
-    """Seconds, as DeviceSession.costs; {} where the session has no such."""
-    return session.costs() if hasattr(session, "costs") else {}
-
-
-def after(session, devices: Sequence[dict]) -> tuple[dict, list[str]]:
+def after(session) -> tuple[dict, list[str]]:
     """(what a record says of its GPUs, warnings) once a size is measured."""
-    state = telemetry(devices)
-    found = {"way": getattr(session, "chosen", "streams"), "telemetry": state}
-    if hasattr(session, "gate"):
-        found["refused_times"] = session.gate.refused
+    state = telemetry(session.described)
+    found = {"way": session.chosen, "telemetry": state}
+    if session.refused_times is not None:
+        found["refused_times"] = session.refused_times
     return found, throttle_warnings(state)

@@ -29,8 +29,7 @@ from ..collectives.among import among, side_by_side
 from ..collectives.collective import Collective, Part
 from ..collectives.schedule import Schedule
 from ..collectives.tournament import opponents, rounds
-from ..transports.interface import Job
-from ..transports.session import Session
+from ..transports.interface import Job, Session
 from .environment import environment
 from .log import Pair
 from .pattern import pattern
@@ -178,7 +177,7 @@ def measure(
 
 def _prepare(session: Session, way: str, pairs: list[tuple[Player, Player]], effort: Effort) -> None:
     count = (effort.latency_bytes if way == LATENCY else effort.size_bytes) // ITEMSIZE
-    schedule = way_schedule(way, pairs, count, session.ranks, [post.rank for post in session.crew.posts])
+    schedule = way_schedule(way, pairs, count, session.ranks, session.crew.mine)
     session.prepare(Job(way, count, DTYPE, "sum", collective=schedule.collective), schedule)
 
 
@@ -225,12 +224,14 @@ def seconds_needed(
 
 
 class PairsFile:
-    """The lines of one run in a result file: one a round, the first with the environment."""
+    """The lines of one run in a result file: one a round, the first with the environment, and the GPUs where they are measured
+    (gpu.record)."""
 
-    def __init__(self, session: Session, who: Sequence[Player], effort: Effort):
+    def __init__(self, session: Session, who: Sequence[Player], effort: Effort, gpus: dict | None = None):
         self._run, self._rounds = uuid.uuid4().hex[:12], rounds(len(who))
-        hosts = sorted(set(getattr(session.crew, "hosts", [])))
-        self._environment = environment(hosts or None, getattr(session.crew, "library", None))
+        self._environment = environment(sorted(set(session.crew.hosts)), session.crew.library)
+        if gpus:
+            self._environment["gpu"] = gpus
         self._same = {
             "ranks": session.ranks, "players": len(who), "transport": session.crew.transport,
             "size_bytes": effort.size_bytes, "latency_bytes": effort.latency_bytes, "columns": COLUMNS,

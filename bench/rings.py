@@ -10,9 +10,8 @@ from ..collectives import build
 from ..collectives.among import among, side_by_side
 from ..collectives.collective import ALL_REDUCE
 from ..collectives.schedule import Schedule
-from ..transports.interface import Job
-from ..transports.session import Session
-from ..transports.tuning import CPU_SLICES, default_slices
+from ..transports.interface import Job, Session
+from ..transports.tuning import CPU_SLICES, SliceSizes, default_slices
 from .pairs import DTYPE, ITEMSIZE, Player
 
 TURNS = 5
@@ -23,13 +22,13 @@ Ring = Sequence[Player]
 """Players in the order of the ring; the ranks of one lie side by side."""
 
 
-def ring_schedule(rings: Sequence[Ring], size_bytes: int, ranks: int) -> Schedule:
+def ring_schedule(rings: Sequence[Ring], size_bytes: int, ranks: int, slice_sizes: SliceSizes = CPU_SLICES) -> Schedule:
     """Rings of different players, at once."""
     count = size_bytes // ITEMSIZE
     parts = []
     for ring in rings:
         members = [rank for player in ring for rank in player.ranks]
-        slices = default_slices("ring", len(members), size_bytes, CPU_SLICES)
+        slices = default_slices("ring", len(members), size_bytes, slice_sizes)
         parts.append(among(build("ring", len(members), count, slices=slices), members, ranks))
     return side_by_side(parts)
 
@@ -40,7 +39,9 @@ def time_rings(
     """Bus bandwidth (bytes a second) of each ring of each candidate, whose rings run at once: the median of `turns` samples of its
     slowest rank. Called by all processes of the session together. Raises Stalled."""
     taken: dict[str, list[list[float]]] = {name: [] for name in candidates}
-    schedules = {name: ring_schedule(rings, size_bytes, session.ranks) for name, rings in candidates.items()}
+    schedules = {
+        name: ring_schedule(rings, size_bytes, session.ranks, session.slice_sizes) for name, rings in candidates.items()
+    }
     for _ in range(turns):
         for name, rings in candidates.items():
             session.crew.activity = f"all-reduce, {name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -44,10 +43,9 @@ def sweep(
     on_limits: told the memory's limits once measured.
     """
     crew = session.crew
-    hosts = list(getattr(crew, "hosts", [])) or [os.uname().nodename] * session.ranks
-    env = environment(sorted(set(hosts)), getattr(crew, "library", None))
-    if len(set(hosts)) > 1:
-        env["rank_hosts"] = hosts
+    env = environment(sorted(set(crew.hosts)), crew.library)
+    if len(set(crew.hosts)) > 1:
+        env["rank_hosts"] = list(crew.hosts)
     on_gpu = options.backend != "cpu"
     if not on_gpu:
         env["rank_cores"] = crew.masks
@@ -108,7 +106,7 @@ def sweep(
             else:
                 measured = measure(session, job, options.effort)
             if on_gpu:
-                costs[mode] = gpu.costs(session)
+                costs[mode] = session.costs()
             timings[mode] = measured.timing
             late += measured.late
             samples += len(measured.timing.samples)
@@ -118,7 +116,7 @@ def sweep(
                     least[f"{algorithm}/{mode}"] = seconds
         if not any(timings.values()):
             raise refused
-        of_gpu, gpu_warnings = gpu.after(session, env["gpu"]["devices"]) if on_gpu else ({}, [])
+        of_gpu, gpu_warnings = gpu.after(session) if on_gpu else ({}, [])
         record = Record(
             algorithm=algorithm,
             chosen=chosen,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -54,7 +53,9 @@ def add_arguments(parser) -> None:
         "--bisect", action="store_true", help="also all-reduce over halves, and halves of the slower half"
     )
     what.add_argument("--no-ring", action="store_true", help="look for no better order of a ring")
-    what.add_argument("--backend", default="cpu", metavar="WHAT", help="cpu: where the buffers are")
+    what.add_argument("--backend", choices=("cpu", "cupy"), default="cpu", help=(
+        "where the buffers are: cupy: on GPUs, one a rank of an MPI job (default cpu)"
+    ))  # fmt: skip
     what.add_argument("--transport", default="auto", help="auto (shared inside a host, mpi between), shared, mpi")
     what.add_argument("--no-pin", action="store_true", help="leave ranks where the launcher put them")
     what.add_argument("-T", "--timeout", type=float, default=60.0, metavar="S", help=(
@@ -91,10 +92,9 @@ def _options(args):
     from ..bench.sizes import parse_size
     from ..transports import launcher
 
-    if args.backend != "cpu":
+    if args.backend != "cpu" and not launcher.launched():
         raise UserError(
-            f"--backend {args.backend}: pairs have their buffers in the hosts' memory; accepted: cpu (for GPUs: nccl-tests' "
-            "sendrecv_perf between each two)"
+            f"--backend {args.backend}: a rank has a process and a GPU of its own; accepted: under mpirun, or --backend cpu"
         )
     sizes = {}
     for flag, text in (("-s", args.size), ("--latency-size", args.latency_size)):
@@ -112,14 +112,14 @@ def _options(args):
         raise OptionError(f"--budget {args.budget:g}: accepted are seconds above 0, up to 1e6")
     effort = Effort(sizes["-s"], sizes["--latency-size"], args.iters, args.budget)
     options = Options(
-        first=effort.size_bytes, last=effort.size_bytes, algorithms=("ring",), ranks=args.ranks, backend="cpu",
+        first=effort.size_bytes, last=effort.size_bytes, algorithms=("ring",), ranks=args.ranks, backend=args.backend,
         transport=args.transport, modes=("out_of_place",), timeout=args.timeout, pin=not args.no_pin,
     )  # fmt: skip
     return checked(options, mpi=launcher.launched()), effort
 
 
 def _measured(args, options, effort, out: str | None) -> int:
-    from ..bench import pairs, record
+    from ..bench import gpu, pairs, record
     from ..bench.opening import session_for
     from ..transports.session import Stalled
 
@@ -129,14 +129,15 @@ def _measured(args, options, effort, out: str | None) -> int:
     try:
         said.progress(0, 0, "starting; the first time, kernels are compiled for this machine (some seconds)")
         with session_for(options) as session:
-            hosts = list(getattr(session.crew, "hosts", [])) or [os.uname().nodename] * session.ranks
+            hosts = list(session.crew.hosts)
             who = pairs.players(hosts, args.between)
             if len(who) < 2:
                 raise UserError(f"--between {args.between}: there is one, which has no pairs; accepted: two or more")
             if not args.json:
-                said.line(_preamble(session, who, effort, args.between))
+                said.line(_preamble(options, session, who, effort, args.between))
             host_of = {p.name: hosts[p.ranks[0]] for p in who}
-            file = pairs.PairsFile(session, who, effort)
+            on_gpu = options.backend != "cpu"
+            file = pairs.PairsFile(session, who, effort, gpu.record(options, session) if on_gpu else None)
             for round, here in _rounds(session, who, effort, said, args):
                 if session.is_root:
                     found += here
@@ -194,18 +195,19 @@ def _rounds(session, who, effort, said, args):
             said.line(f"# all {n} rounds will take about {needs:.0f} s; with a smaller -s less")
 
 
-def _preamble(session, who, effort, between: str) -> str:
+def _preamble(options, session, who, effort, between: str) -> str:
     from .. import __version__
+    from ..bench import gpu
     from ..bench.pairs import rounds
     from ..bench.summary import size_words
 
     crew = session.crew
-    kind = "MPI ranks" if hasattr(crew, "comm") else "local emulated ranks"
-    what = "hosts" if between != "ranks" and len(set(getattr(crew, "hosts", []))) > 1 else "ranks"
+    what = "hosts" if between != "ranks" and len(set(crew.hosts)) > 1 else "ranks"
     lines = [
         f"# busbw version {__version__}",
-        f"# all pairs of {len(who)} {what}, {session.ranks} {kind}, transport {crew.transport}: {rounds(len(who))} rounds",
+        f"# all pairs of {len(who)} {what}, {session.ranks} {crew.kind}, transport {crew.transport}: {rounds(len(who))} rounds",
         f"# bandwidth of {size_words(effort.size_bytes)}, latency of {size_words(effort.latency_bytes)}; medians of samples",
+        *(gpu.lines(options, session) if options.backend != "cpu" else ()),
     ]
     unequal = {len(p.ranks) for p in who}
     if len(unequal) > 1:

@@ -82,7 +82,9 @@ def add_arguments(parser) -> None:
         "also for the transport, to try the hybrid on one machine (default: hosts, with --fabric the system's nodes)"
     ))  # fmt: skip
     how.add_argument(
-        "--eager", metavar="SIZE", help="largest message sent through a mailbox (default 512; GPUs: where it saves an ack)"
+        "--eager",
+        metavar="SIZE",
+        help="largest message sent through a mailbox (default 512; GPUs: where it saves an ack)",
     )
     how.add_argument(
         "--no-pin",
@@ -323,13 +325,12 @@ def _preamble(options, session, out, resumed: int) -> str:
     from ..bench.environment import cpu_model
 
     crew = session.crew
-    kind = "MPI ranks" if hasattr(crew, "comm") else "local emulated ranks"
-    pinned = ", pinned" if getattr(crew, "pinned", False) else ""
-    hosts = len(set(getattr(crew, "hosts", ["here"])))
+    pinned = ", pinned" if crew.pinned else ""
+    hosts = len(set(crew.hosts))
     lines = [
         f"# busbw version {__version__}",
         f"# Collective test starting: {', '.join(options.collectives)}",
-        f"# {session.ranks} {kind} on {hosts} host{'s' * (hosts > 1)}{pinned}, transport {crew.transport}",
+        f"# {session.ranks} {crew.kind} on {hosts} host{'s' * (hosts > 1)}{pinned}, transport {crew.transport}",
         f"# {cpu_model()}, {os.cpu_count()} cores",
         *_backend_lines(options, session),
         f"# algorithms {','.join(options.algorithms)}; a time is the median of the samples of the slowest rank",

@@ -16,6 +16,7 @@ behind ``Device``: CuPy's is cupy_device.py; tests bring one that runs walk.cu o
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..collectives import build
-from ..collectives.schedule import INPUT, OUTPUT, SCRATCH
+from ..collectives.schedule import INPUT, OUTPUT, SCRATCH, Schedule
 from ..kernels.cuda_source import THREADS
 from ..kernels.dtypes import find_device_dtype
 from . import nccl_calls
@@ -37,6 +38,7 @@ from .memory import Connection, Layout
 from .nccl import Group, How
 from .nvtx import nvtx_range
 from .program import EPOCH_SHIFT, MODE_NAMES, Peers, Program, Tuning, causality, lower
+from .tuning import GPU_SLICES
 
 # Into a mailbox and out of it are two calls, where a push or a pull is one; but a pull may need an ack, which is as long a wait.
 # Steps wait for nothing.
@@ -143,12 +145,21 @@ class DeviceCrew:
     devices: list[str]
     activity: str = "start-up"
     is_root: bool = True
+    kind: str = "local emulated ranks"
+    library: None = None
+    pinned: bool = False
     posts: list = field(default_factory=list)
+    gpus: list[dict] = field(default_factory=list)  # of ranks elsewhere
 
     @property
     def mine(self) -> Sequence[int]:
         """The ranks of this process."""
         return range(self.ranks)
+
+    @property
+    def hosts(self) -> list[str]:
+        """Of each rank."""
+        return [os.uname().nodename] * self.ranks
 
     @property
     def ranks_here(self) -> int:
@@ -194,6 +205,8 @@ class _Loaded:
 
 
 class DeviceSession:
+    slice_sizes = GPU_SLICES
+
     def __init__(
         self,
         devices: Sequence[Device],
@@ -244,7 +257,7 @@ class DeviceSession:
         self._nccl_graphs: dict[int, list] = {}  # all-reduces of the prepared job in a graph -> each device's
 
         self._tables = [[d.allocate(256 * 8) for _ in range(2)] for d in self.devices]
-        self._counter = [d.allocate(256) for d in self.devices]
+        self._counters = [d.allocate(8 * ranks) for d in self.devices]  # of what is wrong, a rank each
         self._arrived = [d.allocate(8 * ranks) for d in self.devices]
         self._code: list[tuple[int, int]] = [(0, 0)] * len(devices)  # address and capacity
         self._shape = [d.allocate(3 * 8 * ranks) for d in self.devices]
@@ -288,6 +301,21 @@ class DeviceSession:
         return self.crew.is_root
 
     @property
+    def described(self) -> list[dict]:
+        """The GPUs of this process, as Device.describe tells them."""
+        return [device.describe() for device in self.devices]
+
+    @property
+    def timing(self) -> str:
+        """How times are taken, for whoever reads them."""
+        return "CUDA events, behind a gate" if self.gate.holds else "CUDA events, the host's launches between them"
+
+    @property
+    def refused_times(self) -> int:
+        """Samples that had the host in them, and were taken again."""
+        return self.gate.refused
+
+    @property
     def itemsize(self) -> int:
         return find_device_dtype(self.job.dtype).itemsize
 
@@ -295,8 +323,8 @@ class DeviceSession:
     def nbytes(self) -> int:
         return self.job.elements(self.ranks) * self.itemsize
 
-    def prepare(self, job: Job) -> None:
-        """Lower the job, put its programs on the devices, and choose the way. Raises Unavailable."""
+    def prepare(self, job: Job, schedule: Schedule | None = None) -> None:
+        """As interface.Session.prepare: lower the job, put its programs on the devices, and choose the way."""
         d = find_device_dtype(job.dtype)
         nbytes = job.elements(self.ranks) * d.itemsize
         if nbytes > self.buffer_bytes:
@@ -306,7 +334,7 @@ class DeviceSession:
         if job.algorithm == "nccl":
             self._prepare_nccl(job)
             return
-        schedule = build(
+        schedule = schedule or build(
             job.algorithm, self.ranks, job.count, collective=job.of, root=job.root,
             channels=job.channels, slices=job.slices, in_place=job.in_place, nodes=job.nodes,
         )  # fmt: skip
@@ -480,10 +508,14 @@ class DeviceSession:
 
     def check(self, answers: Answers, start: int = 0) -> int:
         """As interface.Session.check."""
+        return int(self.check_each(answers, start).sum())
+
+    def check_each(self, answers: Answers, start: int = 0) -> np.ndarray:
+        """As interface.Session.check_each."""
         size, outputs = self.itemsize, self.job.outputs(self.ranks)
         outputs = outputs[np.isin(outputs[:, 0], list(self.device_of))]
-        for device, counter in zip(self.devices, self._counter):
-            device.zero(counter, 8)
+        for device, counters in zip(self.devices, self._counters):
+            device.zero(counters, 8 * self.ranks)
         for contributor in np.unique(outputs[:, 4]).tolist():
             tables = [np.ascontiguousarray(t) for t in answers.answer(contributor)]
             for device, addresses in zip(self.devices, self._tables):
@@ -492,10 +524,10 @@ class DeviceSession:
             for r, at, n, source, _ in outputs[outputs[:, 4] == contributor].tolist():
                 i = self.device_of[r]
                 where = self._address(r, OUTPUT) + at * size
-                arguments = (where, *self._tables[i], n, start + source, self._counter[i])
+                arguments = (where, *self._tables[i], n, start + source, self._counters[i] + 8 * r)
                 self.devices[i].launch("check_range", self._dtype, arguments, n * size)
-        counted = (d.download(counter, np.dtype(np.uint64), 1) for d, counter in zip(self.devices, self._counter))
-        return self.crew.total(sum(int(wrong[0]) for wrong in counted))
+        counted = [d.download(at, np.dtype(np.uint64), self.ranks) for d, at in zip(self.devices, self._counters)]
+        return self.crew.total(np.sum(counted, axis=0))
 
     def write(self, rank: int, which: int, values: np.ndarray) -> None:
         """Put values into the buffer of a rank of this process; for tests and examples."""
@@ -567,8 +599,8 @@ class DeviceSession:
 
     def _finish(self) -> None:
         """Wait for all work of this process."""
-        for device, counter in zip(self.devices, self._counter):
-            device.download(counter, np.dtype(np.int64), 1)
+        for device, counters in zip(self.devices, self._counters):
+            device.download(counters, np.dtype(np.int64), 1)
 
     def _walk(self, inner: int) -> None:
         epoch = self.epoch
@@ -618,6 +650,13 @@ class DeviceSession:
             out = np.array([self._sample(inner) for _ in range(samples)])
             self._look()
         return self.crew.combine(out, across), 0
+
+    def time_each(self, samples: int, inner: int) -> np.ndarray:
+        """As interface.Session.time_each; ranks of one process have one time, from the start all devices share."""
+        taken = np.zeros((self.ranks, samples))
+        taken[list(self.crew.mine)] = [self._sample(inner) for _ in range(samples)]
+        self._look()
+        return self.crew.total(taken)
 
     def abort(self, error: BaseException) -> None:
         self.crew.leave(error)

@@ -45,6 +45,7 @@ from ..collectives.schedule import (
     REDUCE,
     SCRATCH,
     SEND,
+    Schedule,
     scratch_elements,
 )
 from ..kernels.dtypes import find_device_dtype
@@ -52,6 +53,7 @@ from . import nccl_calls
 from .gpu_crew import JobCrew
 from .interface import Answers, Job, Stalled, Unavailable
 from .nccl import Group
+from .tuning import GPU_SLICES
 
 SEGMENT_BYTES = 1 << 20
 HALVES = 2
@@ -326,6 +328,11 @@ class DeviceMpiSession:
     events on one device would not see it all.
     """
 
+    slice_sizes = GPU_SLICES
+    chosen = "streams"
+    timing = "wall clock from a barrier until the device is done"
+    refused_times = None  # a wall clock refuses none
+
     def __init__(
         self,
         comm,
@@ -365,6 +372,11 @@ class DeviceMpiSession:
         return self.rank == 0
 
     @property
+    def described(self) -> list[dict]:
+        """The GPU of this process, as Device.describe tells it."""
+        return [self.gpu.device.describe()]
+
+    @property
     def itemsize(self) -> int:
         return find_device_dtype(self.job.dtype).itemsize
 
@@ -372,8 +384,8 @@ class DeviceMpiSession:
     def nbytes(self) -> int:
         return self.job.elements(self.ranks) * self.itemsize
 
-    def prepare(self, job: Job) -> None:
-        """Raises Unavailable where the session's buffers are too small."""
+    def prepare(self, job: Job, schedule: Schedule | None = None) -> None:
+        """As interface.Session.prepare."""
         d = find_device_dtype(job.dtype)
         nbytes = job.elements(self.ranks) * d.itemsize
         if job.in_place and not job.of.in_place:
@@ -389,16 +401,7 @@ class DeviceMpiSession:
             self._nccl_codes = self._nccl.codes(job.dtype, job.op)
             self.job, self.message_modes = job, {}
             return
-        table = algorithms(job.of)[job.algorithm].table(
-            self.rank,
-            self.ranks,
-            job.count,
-            channels=job.channels,
-            slices=job.slices,
-            in_place=job.in_place,
-            root=job.root,
-            nodes=job.nodes,
-        )
+        table = schedule.tables[self.rank] if schedule else self._registered(job)
         for what, need, have in (
             ("message", nbytes, self.buffer_bytes),
             ("scratch", scratch_elements(table) * d.itemsize, self.scratch_bytes),
@@ -408,6 +411,18 @@ class DeviceMpiSession:
         self.job, self._table = job, table
         self.gpu.use(d.name, job.op, self.ranks)
         self.message_modes = {"mpi": int(np.count_nonzero(table["op"] == SEND))}
+
+    def _registered(self, job: Job) -> np.ndarray:
+        return algorithms(job.of)[job.algorithm].table(
+            self.rank,
+            self.ranks,
+            job.count,
+            channels=job.channels,
+            slices=job.slices,
+            in_place=job.in_place,
+            root=job.root,
+            nodes=job.nodes,
+        )
 
     def _fill_one(self, which: int, at: int, count: int, table: np.ndarray, start: int) -> None:
         self.gpu.upload(self._tables[0], np.ascontiguousarray(table))
@@ -429,6 +444,10 @@ class DeviceMpiSession:
 
     def check(self, answers: Answers, start: int = 0) -> int:
         """As interface.Session.check."""
+        return int(self.check_each(answers, start).sum())
+
+    def check_each(self, answers: Answers, start: int = 0) -> np.ndarray:
+        """As interface.Session.check_each."""
         self.gpu.upload(self._counter, np.zeros(1, np.uint64))
         name = find_device_dtype(self.job.dtype).name
         for rank, at, n, source, contributor in self.job.outputs(self.ranks).tolist():
@@ -439,7 +458,7 @@ class DeviceMpiSession:
             where = self.walker.buffers[OUTPUT] + at * self.itemsize
             arguments = (where, *self._tables, n, start + source, self._counter)
             self.gpu.launch("check_range", name, arguments, n * self.itemsize)
-        return self.comm.allreduce(int(self.gpu.download(self._counter, np.dtype(np.uint64), 1)[0]))
+        return np.array(self.comm.allgather(int(self.gpu.download(self._counter, np.dtype(np.uint64), 1)[0])))
 
     def run(self) -> None:
         self._once(1)
@@ -461,6 +480,14 @@ class DeviceMpiSession:
 
     def time(self, samples: int, inner: int, across: str = "max", fresh: bool = False) -> tuple[np.ndarray, int]:
         """Samples of `inner` all-reduces each: float64 seconds, combined over the ranks by `across`, and 0 late starts."""
+        return self.crew.combine(self._timed(samples, inner), across), 0
+
+    def time_each(self, samples: int, inner: int) -> np.ndarray:
+        """As interface.Session.time_each."""
+        return np.array(self.comm.allgather(self._timed(samples, inner)))
+
+    def _timed(self, samples: int, inner: int) -> np.ndarray:
+        """This rank's seconds."""
         taken = np.zeros(samples)
         for s in range(samples):
             if self._flush:
@@ -470,7 +497,11 @@ class DeviceMpiSession:
             start = time.perf_counter()
             self._once(inner)
             taken[s] = (time.perf_counter() - start) / inner
-        return self.crew.combine(taken, across), 0
+        return taken
+
+    def costs(self) -> dict[str, float]:
+        """As DeviceSession.costs: a wall clock tells no more of them."""
+        return {}
 
     def abort(self, error: BaseException) -> None:
         self.crew.leave(error)

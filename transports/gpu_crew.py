@@ -14,6 +14,9 @@ from .session import Stalled
 class JobCrew:
     """Called by all ranks together. comm: an mpi4py intracommunicator; transport: how their messages move."""
 
+    kind = "MPI ranks"
+    pinned = False
+
     def __init__(self, comm, transport: str):
         self.comm, self.transport = comm, transport
         self.ranks, self.is_root = comm.size, comm.rank == 0

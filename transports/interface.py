@@ -10,6 +10,7 @@ import numpy as np
 
 from ..collectives.collective import COLLECTIVES, Collective
 from ..collectives.nodes import Nodes
+from ..collectives.schedule import Schedule
 from ..errors import UserError
 
 OK, ABORTED, MPI_FAILED = 0, 1, 2  # how a walk or a library's call ended
@@ -97,12 +98,14 @@ class Session(Protocol):
     nodes: Nodes  # where the ranks are
     message_modes: dict[str, int]
     """How many messages of the prepared job move in which way, over the ranks of this process."""
+    slice_sizes: Any  # tuning.SliceSizes that suit its ranks
     itemsize: int
     nbytes: int
     """Bytes of the prepared job's message."""
 
-    def prepare(self, job: Job) -> None:
-        """Get ready to run `job`; nothing of this is timed. Raises Unavailable."""
+    def prepare(self, job: Job, schedule: Schedule | None = None) -> None:
+        """Get ready to run `job`; nothing of this is timed. schedule: to be run instead of what the registry has of that name; of
+        ranks that the ranks of this process have nothing to do with, tables may be empty. Raises Unavailable."""
 
     def fill(self, table: Callable[[int], np.ndarray], start: int = 0) -> None:
         """Fill every rank's input with its pattern, and the rest of its memory with something else.
@@ -113,6 +116,9 @@ class Session(Protocol):
     def check(self, answers: Answers, start: int = 0) -> int:
         """Elements of all ranks' outputs that are not what the collective says."""
 
+    def check_each(self, answers: Answers, start: int = 0) -> np.ndarray:
+        """[ranks]: as `check`, each rank's."""
+
     def run(self) -> None:
         """One collective, untimed. Raises Stalled."""
 
@@ -121,6 +127,9 @@ class Session(Protocol):
 
         Returns (float64 seconds a collective, combined over the ranks by `across`; how many samples some rank began late).
         """
+
+    def time_each(self, samples: int, inner: int) -> np.ndarray:
+        """float64 [ranks, samples]: as `time`, but each rank's own seconds."""
 
     def abort(self, error: BaseException) -> None: ...
 

@@ -147,8 +147,15 @@ def _no_room(layout: Layout) -> str | None:
     )
 
 
+def library_name(MPI) -> str:
+    """The first line of what the MPI library calls itself."""
+    return MPI.Get_library_version().splitlines()[0].strip(chr(0))
+
+
 class MpiCrew:
     """This process's part in a crew of MPI ranks."""
+
+    kind = "MPI ranks"
 
     def __init__(
         self,
@@ -196,6 +203,7 @@ class MpiCrew:
             raise Unavailable("--transport shared needs all ranks on one host; accepted here: auto, mpi")
         self.transport = "shared" if self.one_host else "mpi" if max(sizes) == 1 else "hybrid"
         self.hosts = self.comm.allgather(MPI.Get_processor_name())
+        self.library = library_name(MPI)
 
         self._left_by_launcher = affinity.usable()
         self.masks = self._bind(pin)
@@ -213,6 +221,7 @@ class MpiCrew:
         spins, window_ns = patience(len(self.masks), len(set().union(*self.masks)))
         self._flag, self._status = np.zeros(1, np.int32), np.zeros(STATUS_BYTES, np.uint8)
         self._requests, self._barrier_request = np.zeros(0, np.int64), np.zeros(1, np.int64)
+        self.mine = (self.rank,)
         self.posts = [
             Post(
                 rank=self.rank,

@@ -7,7 +7,7 @@ same order, and returns the same answer in each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -26,7 +26,7 @@ from .interface import REFERENCES, Answers, Job, Reference, Stalled, Unavailable
 from .memory import ABORT, SAMPLES_MAX, Arena
 from .numpy_reference import NumpyReference
 from .program import EPOCH_SHIFT, MODE_NAMES, Causality, Peers, Program, Tuning, causality, lower
-from .tuning import INLINE_LINES, streaming
+from .tuning import CPU_SLICES, INLINE_LINES, streaming
 from .walker import (
     ABORTED,
     DELAYS,
@@ -74,8 +74,13 @@ class Crew(Protocol):
 
     ranks: int
     transport: str  # "shared", "mpi" or "hybrid"
+    kind: str  # "MPI ranks" or "local emulated ranks"
+    hosts: list[str]  # of each rank
+    library: str | None  # what is between them, where it is not ours
+    pinned: bool
     is_root: bool
-    posts: list[Post]
+    mine: Sequence[int]  # the ranks of this process
+    posts: list[Post]  # and what each has, in the same order
     arena: Arena
     ranks_here: int
     masks: list[list[int]]  # the cores that each rank of this machine may run on
@@ -93,10 +98,15 @@ class Crew(Protocol):
     def agree(self, value):
         """The root's value, in every process."""
 
+    def explain_stall(self) -> None:
+        """After an abort, where ranks of others are waited for: name who is not there."""
+
     def close(self) -> None: ...
 
 
 class Session:
+    slice_sizes = CPU_SLICES
+
     def __init__(
         self,
         crew: Crew,
@@ -147,8 +157,7 @@ class Session:
         return {name: int(n) for name, n in zip(MODE_NAMES, totals) if n}
 
     def prepare(self, job: Job, schedule: Schedule | None = None) -> None:
-        """Get ready to run `job`; nothing of this is timed. schedule: to be run instead of what the registry has of that name; of
-        ranks that the ranks of this process have nothing to do with, tables may be empty. Raises Unavailable."""
+        """As interface.Session.prepare."""
         d = find_dtype(job.dtype)
         nbytes = job.elements(self.ranks) * d.itemsize
         if nbytes > self.crew.arena.layout.buffer_bytes:
@@ -246,7 +255,7 @@ class Session:
         return int(self.check_each(answers, start).sum())
 
     def check_each(self, answers: Answers, start: int = 0) -> np.ndarray:
-        """float64 [ranks]: elements of each rank's output that are not what the collective says."""
+        """As interface.Session.check_each."""
         job = self.job
         _, count = job.buffer_counts(self.ranks)
         outputs = job.outputs(self.ranks)
@@ -297,7 +306,7 @@ class Session:
         return self._combined(self._timed(min(samples, SAMPLES_MAX), inner, fresh), across)
 
     def time_each(self, samples: int, inner: int) -> np.ndarray:
-        """float64 [ranks, samples]: as `time`, but each rank's own seconds."""
+        """As interface.Session.time_each."""
         results = self._timed(min(samples, SAMPLES_MAX), inner, False)
         self.all_ok([status for status, _, _ in results])
         return self._by_rank([taken for _, _, taken in results])
@@ -387,7 +396,7 @@ class Session:
         """Make every walker of this host return at its next look; of a stall over several hosts, say whose it is."""
         word = self.crew.arena.word(ABORT)
         word.value = word.value or 1
-        if isinstance(error, Stalled) and hasattr(self.crew, "explain_stall"):
+        if isinstance(error, Stalled):
             self.crew.explain_stall()
 
     def close(self) -> None:

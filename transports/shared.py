@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -29,7 +30,8 @@ def patience(ranks_here: int, cores_here: int) -> tuple[int, int]:
 class LocalCrew:
     """`ranks` threads, each pinned to a core of its own where there are enough. masks: the cores each may run on."""
 
-    transport = "shared"
+    transport, kind = "shared", "local emulated ranks"
+    library = None
     is_root = True
 
     def __init__(
@@ -45,6 +47,7 @@ class LocalCrew:
         """timeout: seconds one piece of work may take before it counts as stalled; stamps: messages that a rank may send in
         an all-reduce under a virtual clock. Raises MemoryError."""
         self.ranks = self.ranks_here = ranks
+        self.hosts = [os.uname().nodename] * ranks
         self.timeout = timeout
         self.activity = "start-up"
         self.references: dict = {}
@@ -57,6 +60,7 @@ class LocalCrew:
         spins, window = patience(ranks, len(available))
         buffers = buffer_table(self.arena, ranks, list(range(ranks)))
         mpi, flag = np.zeros(MPI_FIELDS, np.int64), np.zeros(1, np.int32)
+        self.mine = range(ranks)
         self.posts = [
             Post(
                 rank=i,

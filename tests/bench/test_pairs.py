@@ -24,7 +24,7 @@ class ModelSession:
     def __init__(self, ranks: int, latency, rate, shared: float):
         self.ranks, self.latency, self.rate, self.shared = ranks, latency, rate, shared
         self.crew = SimpleNamespace(
-            activity="", posts=[SimpleNamespace(rank=r) for r in range(ranks)], transport="model"
+            activity="", mine=range(ranks), transport="model", hosts=["here"] * ranks, library=None
         )
 
     def prepare(self, job, schedule):

@@ -43,7 +43,7 @@ def test_local_ranks_print_a_matrix_and_bad_options_are_refused_in_one_line(pyth
         (("--ranks", "1", "--no-out"), "accepted: two or more"),
         (("-s", "2", "--no-out"), "accepted are 4 bytes to 1 GiB"),
         (("--latency-size", "8M"), "accepted are sizes up to -s 4M"),
-        (("--backend", "cupy"), "accepted: cpu"),
+        (("--backend", "cupy"), "accepted: under mpirun"),
         (("-o", "map.txt"), "accepted: a path that ends in .png, .svg or .pdf"),
         (("--from", "nothing.log"), "no such file"),
     ):

@@ -9,7 +9,7 @@ mpi4py.rc.thread_level = "single"
 
 import fake_cupy  # noqa: E402
 import numpy as np  # noqa: E402
-from busbw.bench import gpu  # noqa: E402
+from busbw.bench import gpu, pairs, rings  # noqa: E402
 from busbw.bench.measure import Effort, measure  # noqa: E402
 from busbw.bench.options import Options  # noqa: E402
 from busbw.bench.pattern import pattern  # noqa: E402
@@ -17,7 +17,9 @@ from busbw.collectives import ALGORITHMS  # noqa: E402
 from busbw.errors import UserError  # noqa: E402
 from busbw.transports import gpu_ipc  # noqa: E402
 from busbw.transports.cupy_device import open_device_of  # noqa: E402
+from busbw.transports.cupy_streams import open_gpu  # noqa: E402
 from busbw.transports.device import DeviceSession  # noqa: E402
+from busbw.transports.device_mpi import DeviceMpiSession  # noqa: E402
 from busbw.transports.session import Job, Stalled, Unavailable  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 
@@ -53,6 +55,23 @@ timing = measure(s, Job("ring", 100, "float32", "sum"), Effort(iterations=3, war
 found["measured"] = [timing.wrong, len(timing.samples), s.gate.holds, s.crew.transport]
 found["modes"] = s.message_modes
 s.close()
+
+
+# Pairs over either transport: all ranks' own times, and the data that arrived.
+def pair_up(opened):
+    who = pairs.players(["a", "b", "c"], "hosts")
+    effort = pairs.Effort(size_bytes=4096, samples=2, budget=1.0)
+    met = [m for _, here in pairs.measure(opened, who, effort) for m in here]
+    halves = rings.time_rings(opened, {"as given": [who], "turned": [who[::-1]]}, 4096, turns=1)
+    opened.close()
+    return [sorted((m.a.name, m.b.name) for m in met), sum(m.wrong for m in met), min(m.there for m in met) > 0,
+            min(m.latency for m in met) > 0, sorted(halves)]  # fmt: skip
+
+
+found["pairs"] = [
+    pair_up(session()),
+    pair_up(DeviceMpiSession(comm, open_gpu(comm.rank), 1 << 14, 1 << 16, aware=False)),
+]
 
 # A rank that has nothing to do, for which the others wait: all hear of it.
 s = session(timeout=0.5)

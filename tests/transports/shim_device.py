@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import shutil
 import subprocess
 import time
@@ -23,12 +24,22 @@ def compiler():
 
 @cache
 def library(folder: str, dtype: str, op: str):
+    """walk.cu as C++; of processes that want the same at once one compiles it, and the others wait."""
     target = Path(folder) / f"walk_{dtype}_{op}.so"
+    with open(target.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            _compile(dtype, op, target)
+    return ctypes.CDLL(str(target))
+
+
+def _compile(dtype: str, op: str, target: Path) -> None:
     options = [o for o in walk_options(dtype, op) if not o.startswith("-std")]
     command = [compiler(), "-std=c++17", "-O1", "-shared", "-fPIC", "-pthread", "-include", str(SHIM), *options]
-    command += [f"-I{FOLDER}", f"-I{cuda_source.FOLDER}", str(HERE / "shim_walk.cpp"), "-o", str(target)]
+    unfinished = target.with_suffix(".unfinished")
+    command += [f"-I{FOLDER}", f"-I{cuda_source.FOLDER}", str(HERE / "shim_walk.cpp"), "-o", str(unfinished)]
     subprocess.run(command, check=True, capture_output=True, text=True)
-    return ctypes.CDLL(str(target))
+    unfinished.rename(target)
 
 
 class ShimDevice:

@@ -269,6 +269,8 @@ def test_mpi_ranks_of_a_host_reach_one_another_by_ipc(mpirun, shim_folder):
     found = mpirun(3, HERE / "gpu_ipc_job.py", shim_folder).result
     assert found["bad"] == [] and found["tried"] == 4 * len(ALGORITHMS)
     assert found["measured"] == [0, 3, True, "gpu-ipc"] and sum(found["modes"].values()) == 12
+    for one in found["pairs"]:
+        assert one == [[["a", "b"], ["a", "c"], ["b", "c"]], 0, True, True, ["as given", "turned"]]
     assert found["stalled"] == [True] * 3  # all hear of a rank that does not get on
     assert found["auto"][0] == "gpu-ipc" and "CUDA IPC" in found["auto"][1][-1]
     assert found["mpi"][0] == "gpu-mpi-staged" and "--transport mpi" in found["mpi"][1][-1]

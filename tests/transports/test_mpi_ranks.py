@@ -49,12 +49,14 @@ def sweep(mpirun, tmp_path):
     return run
 
 
-def test_only_rank_0_speaks_and_the_library_keeps_quiet(sweep):
+def test_only_rank_0_speaks_and_the_library_keeps_quiet_and_is_named(sweep, tmp_path):
     done, finished = sweep(2)
     assert done.returncode == 0
     assert done.stderr == ""
     assert done.stdout.count("# Collective test starting") == 1
     assert finished == [256, 512, 1024, 2048, 4096]
+    library = json.loads((tmp_path / "result.jsonl").read_text().splitlines()[0])["environment"]["mpi"]
+    assert library.startswith(("Open MPI", "MPICH", "Intel"))
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
