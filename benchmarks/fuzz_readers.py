@@ -242,12 +242,12 @@ def readers(folder: Path, more: list[bytes]) -> dict[str, tuple[float, list[byte
     cards = [p.read_bytes() for p in sorted((here / "fabric/cards/systems").glob("*.yaml"))]
     works = [p.read_bytes() for p in sorted((here / "fabric/workloads").glob("*.yaml"))]
     return {
-        "logs": (0.8, logs, lambda data, i: try_readers(data, answer=i % 8 == 0)),
-        "packed": (0.04, [gzip.compress(s) for s in logs], lambda data, i: try_readers(data)),
-        "results": (0.08, [own_results()], by_path(try_results)),
-        "GOAL": (0.04, [GOAL.encode()], lambda data, i: goal.parse(data.decode("ascii", "replace"))),
-        "cards": (0.02, cards, by_path(card.load)),
-        "workloads": (0.02, works, by_path(workload.load)),
+        "logs": (0.45, logs, lambda data, i: try_readers(data, answer=i % 8 == 0)),
+        "packed": (0.2, [gzip.compress(s) for s in logs], lambda data, i: try_readers(data)),
+        "results": (0.1, [own_results()], by_path(try_results)),
+        "GOAL": (0.1, [GOAL.encode()], lambda data, i: goal.parse(data.decode("ascii", "replace"))),
+        "cards": (0.05, cards, by_path(card.load)),
+        "workloads": (0.1, works, by_path(workload.load)),
     }
 
 

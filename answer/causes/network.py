@@ -41,9 +41,10 @@ def sockets(case: Case) -> Finding | None:
     if missing and evidence:
         evidence.append(f"the log says: {missing[:120]}")
     weight = 0.92 if evidence else 0.0
-    if not evidence and case.several_nodes and case.low and 0 < case.peak < TCP_PEAK / 2 and not case.system.transports:
+    slow = case.low or (case.share is None and case.large)
+    if not evidence and case.several_nodes and slow and 0 < case.peak < TCP_PEAK / 2 and not case.system.transports:
         evidence.append(f"{case.peak / 1e9:.1f} GB/s at most: what TCP through the kernel gives")
-        weight = 0.6
+        weight = 0.6 if case.low else 0.45
     if not evidence:
         return None
     return Finding(

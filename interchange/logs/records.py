@@ -42,8 +42,9 @@ def records(log: Log, ranks: int | None = None, collective: str | None = None) -
     for table, label in zip(usable, labels):
         p = table.ranks or ranks
         untimed = 0
+        same = {"environment": _environment(table), "warnings": _warnings(table, p)}  # of all rows
         for row in table.rows:
-            record = _record(log, table, label, row, p)
+            record = _record(log, table, label, row, p, same)
             untimed += record is None
             if record is not None:
                 found.append(record)
@@ -63,7 +64,7 @@ def _labels(tables: Sequence[Table]) -> list[str]:
     return [t if t and own.count(t) == 1 else f"{t} (table {i})".strip() for i, t in enumerate(own, 1)]
 
 
-def _record(log: Log, table: Table, label: str, row: Row, p: int | None) -> Record | None:
+def _record(log: Log, table: Table, label: str, row: Row, p: int | None, same: dict) -> Record | None:
     halves = [_timing(h, row, table, p) for h in (row.out_of_place, row.in_place)]
     if not any(halves):
         return None
@@ -71,15 +72,13 @@ def _record(log: Log, table: Table, label: str, row: Row, p: int | None) -> Reco
     # The library chooses for each size; what it chose stands in some logs.
     algorithm = label or {"mpi-library": "mpi-native"}.get(transport, transport)
     chosen = "-".join(w.lower() for w in (row.algorithm, row.protocol) if w) or algorithm
-    environment = _environment(table)
     return Record(
         algorithm=algorithm, chosen=chosen, transport=transport, clock="wall", ranks=p or 0, size_bytes=row.size_bytes,
         count=row.count or 0, dtype=_DTYPES.get(row.dtype, row.dtype), op="" if row.op == "none" else row.op,
         channels=row.channels or 0, slices=0, out_of_place=halves[0], in_place=halves[1], collective=table.collective,
         options={"source": log.path, "line": row.line, "tool": table.tool or table.format, "version": table.version,
                  **table.parameters},
-        environment=environment, warnings=_warnings(table, p),
-        run=hashlib.sha256(f"{log.path}:{table.line}".encode()).hexdigest()[:12], time=row.timestamp,
+        run=hashlib.sha256(f"{log.path}:{table.line}".encode()).hexdigest()[:12], time=row.timestamp, **same,
     )  # fmt: skip
 
 

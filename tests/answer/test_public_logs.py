@@ -132,6 +132,13 @@ def test_the_network_of_one_node_is_no_cause(answered):
     assert two.causes[0].title.startswith("TCP sockets")
 
 
+@pytest.mark.parametrize("rate, expected", [(1.1, True), (11.5, False)])
+def test_the_rate_of_tcp_between_nodes_fits_sockets_on_any_machine(answered, rate, expected):
+    command = "mpirun -np 2 -H 192.0.2.1:1,192.0.2.2:1 all_reduce_perf -b 32M -e 8G -f 2\n"
+    found = answered(command + HEADER + rows(2, dict.fromkeys(LARGE, rate)))
+    assert any(f.title.startswith("TCP sockets") for f in found.causes[:1]) == expected
+
+
 def test_nics_are_counted_by_host_whatever_their_names(answered):
     found = answered(nccl_log(2, 8, "Tesla V100-SXM2-16GB", dict.fromkeys(LARGE, 6.0), logs.NICS_OF_OTHER_NAMES))
     assert found.answer.situation.platform.nics == 1
