@@ -48,7 +48,8 @@ def host_clock(case: Case) -> Finding | None:
 
 
 def wrong_data(case: Case) -> Finding | None:
-    """#wrong above 0: memory, a link that corrupts, a faulty peer-to-peer path (IOMMU, ACS), or a broken build."""
+    """#wrong above 0: memory, a link that corrupts, a faulty peer-to-peer path (IOMMU, ACS), GPUDirect, a release (NCCL issues
+    1199, 2001; nccl-tests issues 8, 37)."""
     wrong = case.answer.table.wrong
     if case.answer.verdict != WRONG:
         return None
@@ -56,13 +57,21 @@ def wrong_data(case: Case) -> Finding | None:
     where = (f"{wrong:g} wrong elements" if wrong else "results deviate") + (
         f", first at line {first.line}" if first else ""
     )
+    machine = case.answer.situation.platform
+    path = (
+        "GPUDirect RDMA, a link, or the library's release"
+        if case.several_nodes
+        else "peer access over PCIe (IOMMU, ACS), or memory"
+        if machine is not None and machine.link == "pcie"
+        else "a link, memory, peer access, or the library's release"
+    )
     return Finding(
-        "data arrives wrong",
+        f"data arrives wrong: {path}",
         0.9,
         (where,),
         "Xid errors in dmesg, ECC counters that grow, wrong only over one link or GPU",
-        "halve the ranks until it is right (busbw pairs --bisect); NCCL_P2P_DISABLE=1 tells whether peer access does it; "
-        "nvidia-smi -q -d ECC; dcgmi diag -r 3",
+        "halve the ranks until it is right (busbw pairs --bisect); NCCL_P2P_DISABLE=1 and NCCL_NET_GDR_LEVEL=LOC tell whether peer "
+        "access or GPUDirect does it (then iommu=pt or off); another NCCL release; nvidia-smi -q -d ECC; dcgmi diag -r 3",
     )
 
 

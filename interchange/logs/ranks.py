@@ -68,7 +68,7 @@ def _allowed(collective: str, size: int, half: Figures) -> tuple[float, float] |
         # Only where the two tell of the same size; a table whose size column means something else keeps to algbw.
         if by_time[0] <= a_high and by_time[1] >= a_low:
             a_low, a_high = max(a_low, by_time[0]), min(a_high, by_time[1])
-        elif half.algbw == half.busbw and by_time[0] < 2 * half.busbw < 4.2 * by_time[1]:
+        elif half.algbw == half.busbw and 0.45 * by_time[0] < half.busbw < 2.1 * by_time[1]:
             a_low, a_high = by_time  # all_gather's releases before 2.0.1 print busbw in both columns
     b_low, b_high = max(0.0, half.busbw - half.busbw_error), half.busbw + half.busbw_error
     if a_high <= 0 or b_high <= 0:

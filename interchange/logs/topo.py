@@ -21,6 +21,7 @@ class Topo:
     def __init__(self):
         self._columns: list[str] = []
         self.between: list[str] = []  # GPUs
+        self.neighbours: list[int] = []  # of each GPU, over NVLink
         self.to_nics: list[str] = []
 
     def take(self, text: str) -> bool:
@@ -36,6 +37,7 @@ class Topo:
         if not self._columns or len(cells) < len(self._columns) or not all(map(_PATH.match, cells)):
             return False
         if words[0].startswith("GPU") and len(self.between) + len(self.to_nics) < MOST * MOST:
+            self.neighbours.append(sum(p.startswith("NV") for p in cells))
             for end, path in zip(self._columns, cells):
                 if path != "X":
                     (self.between if end.startswith("GPU") else self.to_nics).append(path)
@@ -47,8 +49,8 @@ class Topo:
         near = [p for p in self.to_nics if p in FAR]
         if near and (best := min(near, key=FAR.index)) in ("PHB", "NODE", "SYS"):
             found["nic_path"] = f"no NIC is on a PCIe switch with a GPU: {best} at best in nvidia-smi topo -m"
-        if self.between and not any(p.startswith("NV") for p in self.between):
-            worst = max(self.between, key=FAR.index)
-            if worst in ("PHB", "NODE", "SYS"):
-                found["gpu_path"] = f"GPUs reach one another by {worst} in nvidia-smi topo -m, without NVLink"
+        far = [p for p in self.between if p in FAR]
+        if far and max(self.neighbours) < 2 and (worst := max(far, key=FAR.index)) in ("PHB", "NODE", "SYS"):
+            linked = "NVLink joins pairs only" if max(self.neighbours) else "without NVLink"
+            found["gpu_path"] = f"GPUs reach one another by {worst} in nvidia-smi topo -m, {linked}"
         return found

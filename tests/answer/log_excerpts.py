@@ -250,6 +250,13 @@ OLD_ALL_GATHER = """\
    134217728       4194304     float    16059    8.36    7.31  0e+00    16111    8.33    7.29  0e+00
 """
 
+# nccl-tests issue 44: two cards, all_gather, busbw in both columns.
+OLD_ALL_GATHER_OF_TWO = """\
+       32768          4096   float    13.39    1.22    1.22  0e+00    11.85    1.38    1.38  0e+00
+     1048576        131072   float    47.38   11.06   11.06  0e+00    46.84   11.19   11.19  0e+00
+   134217728      16777216   float   3298.6   20.34   20.34  0e+00   3070.3   21.86   21.86  0e+00
+"""
+
 # NCCL issue 428: one node, whose network is not used, and libibverbs is missing.
 ONE_NODE_SOCKETS = """\
 node0:93569:93569 [0] NCCL INFO NET/Plugin : No plugin found (libnccl-net.so), using internal implementation

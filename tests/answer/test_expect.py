@@ -74,7 +74,7 @@ def test_bandwidth_above_any_wire_is_impossible_and_above_a_ring_is_explained(an
 
 def test_wrong_data_is_never_fast(answered):
     (found,) = answered(nccl_log(1, 8, H100, {1 << 33: 478.0}, wrong=7))
-    assert found.verdict == WRONG and titles(found)[0] == "data arrives wrong"
+    assert found.verdict == WRONG and titles(found)[0].startswith("data arrives wrong")
 
 
 def test_across_racks_the_curve_collapses_and_the_path_is_the_first_cause(answered):

@@ -120,8 +120,9 @@ def test_a_bond_is_a_cause_where_nothing_else_is_known(answered):
 
 
 def test_rows_of_an_old_all_gather_tell_it_and_its_ranks(answered):
-    situation = answered(logs.OLD_ALL_GATHER).answer.situation
-    assert (situation.collective, situation.ranks) == ("all_gather", 8)
+    for text, ranks in ((logs.OLD_ALL_GATHER, 8), (logs.OLD_ALL_GATHER_OF_TWO, 2)):
+        situation = answered(text).answer.situation
+        assert (situation.collective, situation.ranks) == ("all_gather", ranks)
 
 
 def test_the_network_of_one_node_is_no_cause(answered):

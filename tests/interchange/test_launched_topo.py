@@ -78,3 +78,18 @@ def test_gpus_without_nvlink_are_said():
         assert topo.take(line)
     assert "by SYS" in topo.facts()["gpu_path"]
     assert not topo.take("GPU0 1.5 2.5 3.5") and not Topo().take("GPU0 is hot")
+
+
+def test_bridged_pairs_are_no_ring_of_nvlink_and_a_cube_is():
+    """nccl-tests issue 178: four A100 in pairs; and rows of a DGX-1, whose rings go by NVLink."""
+    pairs, cube = Topo(), Topo()
+    for line in (
+        "GPU0 GPU1 GPU2 GPU3 CPU Affinity",
+        "GPU0 X NV12 NODE SYS",
+        "GPU1 NV12 X NODE SYS",
+        "GPU2 NODE NODE X NV12",
+    ):
+        assert pairs.take(line)
+    for line in ("GPU0 GPU1 GPU2 GPU3 CPU Affinity", "GPU0 X NV1 NV2 SYS", "GPU1 NV1 X SYS NV2", "GPU2 NV2 SYS X NV1"):
+        assert cube.take(line)
+    assert "pairs only" in pairs.facts()["gpu_path"] and cube.facts() == {}
