@@ -77,7 +77,8 @@ def headline(answer: Answer) -> str:
 def _share(answer: Answer, rows) -> str:
     shares = sorted(r.share for r in rows if r.share is not None)
     of = answer.situation.against or "the modelled bandwidth"
-    return f": {100 * shares[len(shares) // 2]:.0f} % of {of} in the middle" if shares else ""
+    middle = " in the middle" if len(shares) > 1 else ""
+    return f": {100 * shares[len(shares) // 2]:.0f} % of {of}{middle}" if shares else ""
 
 
 def _span(rows) -> str:

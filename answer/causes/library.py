@@ -129,6 +129,9 @@ def few_channels(case: Case) -> Finding | None:
 def plugin(case: Case) -> Finding | None:
     """EFA: the rate of aws-ofi-nccl moved with releases of plug-in and driver, most at middle sizes (its issues 33 and 65)."""
     instance = next((h for h in case.system.hints if re.match(r"EFA|efa|p[3-6]\w*[.-]", h)), "")
+    machine = case.answer.situation.platform
+    if not instance and machine is not None and machine.network.startswith("efa"):
+        instance = machine.network
     if not instance and "libfabric" not in case.system.plugin.lower():
         return None
     told = case.system.facts.get("ofi") or case.system.facts.get("instance")

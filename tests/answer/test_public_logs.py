@@ -26,6 +26,7 @@ def answered(tmp_path):
     "text, given, verdict, first",
     [
         (logs.EFA_RELEASE, {}, UNKNOWN, "an old release of the library, its network plug-in"),
+        (logs.EFA_RELEASE, {"gpu": "V100", "nodes": 2, "nics": "1x100 Gb/s EFA"}, LOW, "the network plug-in's release"),
         (logs.P4D_MIDDLE, {}, None, "the network plug-in's release"),
         (logs.P4D_BEFORE_THE_FALL, {}, HEALTHY, "the network plug-in's release"),
         (logs.P4D_TOLD, {}, None, "the network plug-in's release"),
