@@ -20,7 +20,7 @@ import json
 import os
 import stat
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..collectives.collective import COLLECTIVES
@@ -113,7 +113,8 @@ class Record:
         return self.algbw(timing) * busbw_factor(self.ranks, self.collective)
 
     def to_json(self) -> str:
-        return json.dumps({"schema": SCHEMA, "kind": "measurement", **asdict(self)}, separators=(",", ":"))
+        timings = {mode: t and vars(t) for mode, t in (("out_of_place", self.out_of_place), ("in_place", self.in_place))}
+        return json.dumps({"schema": SCHEMA, "kind": "measurement", **vars(self), **timings}, separators=(",", ":"))
 
 
 # Collectives that only logs of others have, and the one whose bandwidth is counted alike.

@@ -472,7 +472,8 @@ def ranks_words(ranks: int) -> str:
 def plain(text: object, length: int = 60) -> str:
     """Text from a file, fit for a terminal or a figure: one line, printable, at most `length` characters."""
     line = " ".join(str(text)[: 4 * length].split())
-    line = "".join(c if c.isprintable() else "?" for c in line)
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else "?" for c in line)
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
