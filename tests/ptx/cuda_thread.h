@@ -255,7 +255,8 @@ static inline float float_from_float8(uint8_t stored, int exponent_bits) {
 static inline uint8_t float8_from_float(float x, int exponent_bits) {
   if (std::isnan(x)) return 0x7f;
   const int largest = exponent_bits == 4 ? 0x7e : 0x7b;
-  const double magnitude = std::fabs((double)x);
+  // What is too large becomes the largest, infinity too, which is as far from one code as from another.
+  const double magnitude = std::min(std::fabs((double)x), (double)float_from_float8(largest, exponent_bits));
   int best = 0;
   for (int code = 1; code <= largest; code++) {
     const double distance = std::fabs(magnitude - float_from_float8(code, exponent_bits));
