@@ -113,7 +113,9 @@ class Record:
         return self.algbw(timing) * busbw_factor(self.ranks, self.collective)
 
     def to_json(self) -> str:
-        timings = {mode: t and vars(t) for mode, t in (("out_of_place", self.out_of_place), ("in_place", self.in_place))}
+        timings = {
+            mode: t and vars(t) for mode, t in (("out_of_place", self.out_of_place), ("in_place", self.in_place))
+        }
         return json.dumps({"schema": SCHEMA, "kind": "measurement", **vars(self), **timings}, separators=(",", ":"))
 
 
