@@ -20,6 +20,22 @@ _BESIDE = Path(sys.executable).parent / "mpirun"
 MPIRUN = str(_BESIDE) if _BESIDE.exists() else shutil.which("mpirun")
 
 
+ROOT = Path(__file__).parent.parent
+
+
+class _Root:
+    """The checkout's folder holds a package, whose name is not the folder's: pytest is not to import it by that, as it does of
+    each package on the way to a test. In a folder called busbw-main no test would run."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path, parent):
+        return pytest.Dir.from_parent(parent, path=path) if path == ROOT else None
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(_Root())
+
+
 class Finished(subprocess.CompletedProcess):
     """A finished program: returncode, stdout, stderr."""
 
