@@ -279,7 +279,7 @@ def spread():
     if not launcher.launched():
         yield None
         return
-    mpi.load()
+    mpi.load(threads=True)  # the executor's
     from mpi4py import MPI
 
     if MPI.COMM_WORLD.size == 1:

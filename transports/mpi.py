@@ -51,11 +51,12 @@ SHARED_MEMORY = "/dev/shm"  # where libraries put shared windows on Linux
 WINDOW_MARGIN = 1.05  # Open MPI wants so much more room than it takes
 
 
-def load():
-    """mpi4py's MPI module, initialised for one thread and without the library's chatter.
+def load(*, threads: bool = False):
+    """mpi4py's MPI module, initialised and without the library's chatter.
 
-    Raises Unavailable where there is no MPI library, with what to install, and where another MPI's launcher started this
-    process: it would be a job of one rank.
+    threads: whether other threads than the main one will call it, one at a time; the first call decides. Raises Unavailable
+    where there is no MPI library, with what to install, and where another MPI's launcher started this process: it would be a
+    job of one rank.
     """
     # Open MPI's UCX one-sided component prints a warning for each shared window on hosts without InfiniBand.
     os.environ.setdefault("OMPI_MCA_osc", "^ucx")
@@ -75,19 +76,19 @@ def load():
     if not MPI.Is_initialized():
         if said := launcher.refused(library, hasattr(ctypes.CDLL(MPI.__file__), "PMIx_Init")):
             raise Unavailable(said)  # such a library may end the process when it is initialised
-        _initialise(MPI)
+        _initialise(MPI, MPI.THREAD_SERIALIZED if threads else MPI.THREAD_SINGLE)
     if said := launcher.disagreement(MPI.COMM_WORLD.size, library):
         raise Unavailable(said)  # and nobody to abort: each process is a world of its own
     watchdog.of_this_process().mpi_abort = MPI.COMM_WORLD.Abort
     return MPI
 
 
-def _initialise(MPI) -> None:
-    """MPI_Init for one thread, as mpi4py does it at import but without Python's lock, and MPI_Finalize at exit."""
+def _initialise(MPI, level: int) -> None:
+    """MPI_Init_thread, as mpi4py does it at import but without Python's lock, and MPI_Finalize at exit."""
     library = ctypes.CDLL(MPI.__file__)
     provided = ctypes.c_int()
     with together("MPI_Init"):
-        code = library.MPI_Init_thread(None, None, ctypes.c_int(MPI.THREAD_SINGLE), ctypes.byref(provided))
+        code = library.MPI_Init_thread(None, None, ctypes.c_int(level), ctypes.byref(provided))
     if code != MPI.SUCCESS:
         raise Unavailable(f"MPI_Init_thread of the MPI library failed with code {code}")
     for comm in (MPI.COMM_SELF, MPI.COMM_WORLD):
