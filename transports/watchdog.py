@@ -29,6 +29,7 @@ import re
 import select
 import signal
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -41,6 +42,8 @@ BEAT_SECONDS = 0.25
 SILENT_SECONDS = 2.0  # without a beat, of a process that runs: eight beats
 GRACE_SECONDS = 3.0  # for hosts to find out from one another who is late
 QUIET_SECONDS = 1.0  # for the speaker to be heard before the launcher ends the job
+LAUNCHER_SECONDS = 20.0  # for Open MPI's launcher to be gone once a rank has given the job up
+LAUNCHER = "prterun"  # what Open MPI's mpirun is
 TIMEOUT_SECONDS = 60.0
 TIMEOUT_MIN = 0.5  # less than two beats tells nothing
 PROGRESS = 0.01  # share of a processor that a rank at work takes; one that sleeps and looks again takes less
@@ -482,16 +485,19 @@ class Watchdog:
             self._listen()
             time.sleep(QUIET_SECONDS)
             return
-        if self._board:
-            self._board.unlink()
         _flush()
         self._write(f"busbw: {what} during {phase or self.phase}{self.kept}", code)
 
     def _claim(self, code: int) -> bool:
-        try:
-            return self._board is None or self._board.claim(code)
-        except OSError:
-            return True
+        """Take the host's one voice; False where somebody has it. Nobody need find the board any more."""
+        if self._board:
+            try:
+                if not self._board.claim(code):
+                    return False
+            except OSError:
+                pass
+            self._board.unlink()
+        return True
 
     def _listen(self) -> None:
         """Until who has the voice has used it: the first exit makes the launcher end the others, whatever they are about."""
@@ -514,6 +520,18 @@ class Watchdog:
         if self._board:
             with suppress(OSError):
                 self._board.said(code)
+        if self._name and not self._elsewhere():
+            self._leave_somebody()
+
+    def _leave_somebody(self) -> None:
+        """Leave a process behind that ends this one's launcher, should it hang (`outlive`)."""
+        launcher = os.getppid()
+        if _name_of(launcher) == LAUNCHER:
+            command = [sys.executable, "-I", "-S", os.path.abspath(__file__)]
+            command += [str(launcher), _start_of(launcher), str(LAUNCHER_SECONDS)]
+            silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+            with suppress(OSError):
+                subprocess.Popen(command, env={}, start_new_session=True, **silent)
 
 
 class _Waiting:
@@ -586,6 +604,40 @@ def state_of(pid: int) -> str | None:
     return None if letter in "ZX" else letter
 
 
+def _stat_of(pid: int) -> list[str]:
+    """The fields of a process behind its name; [] where it is no more."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            return f.read(4096).rsplit(b")", 1)[-1].decode().split()
+    except OSError:
+        return []
+
+
+def _start_of(pid: int) -> str:
+    """When a process began, in ticks: tells it from a later one of that number. "" where it is no more."""
+    return "".join(_stat_of(pid)[19:20])
+
+
+def _name_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm") as f:
+            return f.read().strip()
+    except OSError:
+        return ""
+
+
+def outlive(launcher: int, started: str, seconds: float) -> None:
+    """Wait for a launcher to end, and kill it after that long: with its ranks gone it has nothing else to do, but Open MPI's was
+    seen to wait for a lock that nobody holds (docs/reliability.md)."""
+    until = time.monotonic() + seconds
+    while _start_of(launcher) == started:
+        if time.monotonic() > until:
+            with suppress(OSError):
+                os.kill(launcher, signal.SIGKILL)
+            return
+        time.sleep(BEAT_SECONDS)
+
+
 def job_name(environment: Mapping[str, str] = os.environ) -> str:
     """A name that the processes of one job on one host share and no other process has, from what their launcher left them."""
     if "PMIX_NAMESPACE" in environment:
@@ -595,12 +647,7 @@ def job_name(environment: Mapping[str, str] = os.environ) -> str:
         said = [environment.get(v, "") for v in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")]
     else:
         parent = os.getppid()
-        try:
-            with open(f"/proc/{parent}/stat", "rb") as f:
-                started = f.read(4096).rsplit(b")", 1)[-1].split()[19].decode()
-        except OSError:
-            started = ""
-        said = [str(parent), started]
+        said = [str(parent), _start_of(parent)]
     return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(said))[-120:]
 
 
@@ -637,3 +684,7 @@ def of_this_process() -> Watchdog:
         _here = Watchdog(said.rank, said.size, said.ranks_here, job_name()) if said else Watchdog()
         atexit.register(_here.stop)
     return _here
+
+
+if __name__ == "__main__":
+    outlive(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
