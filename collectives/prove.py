@@ -193,6 +193,8 @@ class _Flat:
         lengths = np.array([len(t) for t in schedule.tables], np.int64)
         self.start = np.concatenate([[0], np.cumsum(lengths)])
         self.table = np.concatenate(schedule.tables)
+        # A table of one row has contiguous columns: as they are, they would be of two types to Numba.
+        self.op, self.final = self.table["op"].copy(), self.table["final"].copy()
         self.rank = np.repeat(np.arange(schedule.ranks), lengths)
         self.index = np.arange(len(self.table)) - self.start[self.rank]
         self.channels = schedule.channels
@@ -332,7 +334,7 @@ def _run(flat: _Flat, partner: np.ndarray, process: np.ndarray) -> tuple[np.ndar
     _, process = np.unique(process, return_inverse=True)
     rows = np.argsort(process, kind="stable")
     first = np.searchsorted(process[rows], np.arange(process.max(initial=-1) + 2))
-    order, at = _walk(flat.table["op"], flat.after, partner, rows, first)
+    order, at = _walk(flat.op, flat.after, partner, rows, first)
     if len(order) == len(flat.table):
         return order, []
     done = np.zeros(len(flat.table), bool)
@@ -378,8 +380,8 @@ def _follow(flat: _Flat, partner: np.ndarray, order: np.ndarray) -> tuple[dict[s
     given = (starts[:, 0] * buffers + memory[INPUT]) * segments + starts[:, 1]
     goal = (ends[:, 0] * buffers + memory[OUTPUT]) * segments + ends[:, 1]
     found, tag, lacking, value = _check(
-        t["op"],
-        t["final"],
+        flat.op,
+        flat.final,
         flat.after,
         partner,
         process,
@@ -561,6 +563,26 @@ def _mix(x):
     return x ^ (x >> np.uint64(31))
 
 
+# Element by element: assigned as a slice, Numba would compile the words of an error about shapes first, for seconds.
+@njit(cache=True)
+def _more(values):
+    """The values and as many zeros."""
+    out = np.zeros(2 * len(values), values.dtype)
+    for i in range(len(values)):
+        out[i] = values[i]
+    return out
+
+
+@njit(cache=True)
+def _more_rows(values):
+    """As _more, of rows."""
+    out = np.zeros((2 * values.shape[0], values.shape[1]), values.dtype)
+    for i in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            out[i, k] = values[i, k]
+    return out
+
+
 @njit(cache=True)
 def _check(
     op,
@@ -665,15 +687,9 @@ def _check(
                 mine = slot[q]
                 if holders[mine] > 1:
                     if frees == 0:
-                        size = len(clock)
-                        bigger = np.zeros((2 * size, processes), np.int32)
-                        bigger[:size] = clock
-                        clock = bigger
-                        more = np.zeros(2 * size, np.int32)
-                        more[:size] = holders
-                        holders = more
-                        free = np.arange(2 * size - 1, -1, -1)
-                        frees = size
+                        frees = len(clock)
+                        clock, holders = _more_rows(clock), _more(holders)
+                        free = np.arange(len(clock) - 1, -1, -1)
                     frees -= 1
                     new = free[frees]
                     holders[new] = 1
@@ -752,12 +768,7 @@ def _check(
                     read_free = read_next[e]
                 else:
                     if reads == len(read_row):
-                        wider = np.empty(2 * reads, np.int32)
-                        wider[:reads] = read_row
-                        read_row = wider
-                        wider = np.empty(2 * reads, np.int32)
-                        wider[:reads] = read_next
-                        read_next = wider
+                        read_row, read_next = _more(read_row), _more(read_next)
                     e = reads
                     reads += 1
                 read_row[e] = row

@@ -484,8 +484,11 @@ def _unlink(lists, link, rank, before, operation):
 
 @njit(cache=True, nogil=True)
 def _longer(rows):
+    """The rows and as many of zeros. Element by element: for a slice Numba would compile the words of an error first."""
     out = np.zeros((2 * rows.shape[0], rows.shape[1]), np.int64)
-    out[: rows.shape[0]] = rows
+    for i in range(rows.shape[0]):
+        for k in range(rows.shape[1]):
+            out[i, k] = rows[i, k]
     return out
 
 

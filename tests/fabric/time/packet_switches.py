@@ -41,7 +41,7 @@ def _push(heap, size, when, what):
         up = (i - 1) // 2
         if heap[up, 0] <= when:
             break
-        heap[i] = heap[up]
+        heap[i, 0], heap[i, 1] = heap[up, 0], heap[up, 1]
         i = up
     heap[i, 0], heap[i, 1] = when, what
     return size + 1
@@ -61,7 +61,7 @@ def _pop(heap, size):
             child += 1
         if heap[child, 0] >= last0:
             break
-        heap[i] = heap[child]
+        heap[i, 0], heap[i, 1] = heap[child, 0], heap[child, 1]
         i = child
     heap[i, 0], heap[i, 1] = last0, last1
     return when, what, size
