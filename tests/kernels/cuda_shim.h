@@ -14,6 +14,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
@@ -74,7 +75,14 @@ void store_relaxed(T* to, T value) {
   __atomic_store_n(to, value, __ATOMIC_RELAXED);
 }
 
-inline void pause() { std::this_thread::yield(); }
+// On a busy machine a thread that only yields is given the core again before whom it waits for: every so often it sleeps.
+inline void pause() {
+  thread_local unsigned turn = 0;
+  if (++turn % 64)
+    std::this_thread::yield();
+  else
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+}
 
 inline float float_from_half(uint16_t half) {
   const uint32_t sign = (uint32_t)(half & 0x8000u) << 16, magnitude = half & 0x7fffu;
