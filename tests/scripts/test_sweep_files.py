@@ -107,8 +107,9 @@ def test_a_full_standard_output_is_one_line_and_an_exit_code_of_its_own(command,
 
 def test_what_was_written_before_the_output_was_full_is_kept(tmp_path):
     out = tmp_path / "r.jsonl"
-    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))\n"
-    limited += "from busbw.scripts import main; sys.exit(main(sys.argv[1:]))"
+    limited = "import resource, sys\nfrom busbw.scripts import main\n"
+    limited += "assert main([*sys.argv[1:], '--out', 'first.jsonl']) == 0\n"  # what is compiled is larger, and kept from now on
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY)); sys.exit(main(sys.argv[1:]))"
     command = [*QUIET, "-e", "64K", "--out", str(out)]
     done = subprocess.run([sys.executable, "-c", limited, *command], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == NO_ROOM, done.stderr
