@@ -412,6 +412,8 @@ def _write(args, options, out, records, said) -> None:
     if args.no_report or len({r.size_bytes for r in records}) < 2:
         return
     said.progress(0, 0, "drawing")
+    from ..answer.situation import Given
+    from ..answer.tables import answers_of_results
     from ..bench.record import read
     from ..plots.curves import curves, save
     from ..plots.report import report
@@ -420,6 +422,7 @@ def _write(args, options, out, records, said) -> None:
     result = read(out)
     picture, page = Path(out).with_suffix(".png"), Path(out).with_suffix(".html")
     save(curves([result]), picture)
-    save_page(report([result]), page)
+    answers = [] if options.fabric else answers_of_results(result, Given())
+    save_page(report([result], answers=answers), page)
     said.clear()
     print(f"wrote {picture}\nwrote {page}")

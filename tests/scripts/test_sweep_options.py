@@ -127,6 +127,7 @@ def test_plot_and_report_leave_the_sweeps_own_pictures(tmp_path, capsys):
     ]
     assert main([*given, "--out", str(out)]) == 0
     own = {suffix: out.with_suffix(suffix).read_bytes() for suffix in (".png", ".html")}
+    assert b"Is this number normal?" in own[".html"]
     assert main(["plot", str(out)]) == main(["report", str(out)]) == 0
     assert (tmp_path / "r-plot.png").exists() and (tmp_path / "r-report.html").exists()
     assert own == {suffix: out.with_suffix(suffix).read_bytes() for suffix in own}
