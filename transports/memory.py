@@ -28,7 +28,7 @@ PAGE = 2 << 20
 INLINE_BYTES = LINE - 8
 INLINE_SLOTS = 16
 FLAGS_BYTES = (2 + 2 * INLINE_SLOTS) * LINE  # of a connection, before its mailboxes
-BULK = 64 << 10  # bytes of one mailbox, for few ranks
+BULK = 64 << 10  # bytes of one mailbox of two, for few ranks
 BULK_TOTAL = 512 << 20  # all mailboxes of a host together
 SAMPLES_MAX = 4096  # samples of one timed block
 # Words of a stamp: when the message's first byte arrives and the flag that says so; when it was received, and its flag.
@@ -51,6 +51,17 @@ class Connection:
     base: int
     bulk_bytes: int
     acks_at: int = 0  # a line of its own for acks; 0: beside the announcements
+    depth: int = 2  # epochs that have inline slots and a mailbox of their own, in turn; a power of two
+
+    @property
+    def slots(self) -> int:
+        """Inline slots of an epoch."""
+        return 2 * INLINE_SLOTS // self.depth
+
+    @property
+    def mailbox_bytes(self) -> int:
+        """Of an epoch's mailbox."""
+        return 2 * self.bulk_bytes // self.depth // LINE * LINE
 
     @property
     def avail(self) -> int:
@@ -67,11 +78,12 @@ class Connection:
         """Written by the receiver: which epoch it has finished, where the sender cannot know it otherwise."""
         return self.base + LINE + 8
 
-    def inline_flag(self, parity: int, slot: int) -> int:
-        return self.base + (2 + parity * INLINE_SLOTS + slot) * LINE
+    def inline_flag(self, turn: int, slot: int) -> int:
+        """turn: the epoch's number mod depth."""
+        return self.base + (2 + turn * self.slots + slot) * LINE
 
-    def mailbox(self, parity: int) -> int:
-        return self.base + FLAGS_BYTES + parity * self.bulk_bytes
+    def mailbox(self, turn: int) -> int:
+        return self.base + FLAGS_BYTES + turn * self.mailbox_bytes
 
 
 @dataclass(frozen=True)

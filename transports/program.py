@@ -7,7 +7,7 @@ A program is an int64 table, one row an instruction, and one shape serves all me
 each third optional. How a message from rank a to rank b moves is chosen here, per message:
 
     inline   56 bytes beside their own flag: one cache line carries both; longer ones take some such lines, where asked
-    eager    a copy into a mailbox of the connection; b reads it there
+    eager    a copy into a mailbox of the connection; b reads it there. Where mailboxes are more than two, each has its own flag
     pull     a announces, b reads a's buffer where it lies (one copy); a waits for b's ack only where nothing else
              in the schedule already tells it that b has read
     push     a writes into b's buffer, allowed only where a provably knows that b no longer needs what is there
@@ -18,8 +18,9 @@ A reduction whose result is pushed at once is fused into one pass that writes bo
 Epoch: collectives are numbered, and a flag holds (number << EPOCH_SHIFT) + k, so flags only grow and are never reset.
 Mailboxes exist twice and alternate. They need no ack where the sender, when it finishes collective n, has heard of its
 receiver having begun it: the receiver has then finished n-1 and has taken what was in the other half. In an all-reduce every
-rank hears from all. Where causality does not say so (a broadcast's root hears from nobody), the receiver says that it has finished
-n, and the sender waits for that before it writes a mailbox in n+2: it may run two collectives ahead, and waits for no one sooner.
+rank hears from all. Where causality does not say so (a broadcast's root hears from nobody), mailboxes exist `depth` times, in two
+halves: the receiver says that it has finished the last collective of a half, and the sender waits for that before it writes to
+that half again. It may run `depth` collectives ahead, and they speak of it once in depth/2.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import numpy as np
 from numba import njit
 
 from ..collectives.schedule import COPY, INPUT, NOP, OUTPUT, RECV, RECV_REDUCE, REDUCE, SCRATCH, SEND, Schedule
-from .memory import INLINE_BYTES, INLINE_SLOTS, Connection
+from .memory import INLINE_BYTES, Connection
 
 COLUMNS = 16
 (KIND, WAIT, WAIT_K, FN, DST, DST2, A, B, COUNT, PARAM, POST, POST_K, POST2, POST2_K, PEER, SLOT) = range(COLUMNS)
@@ -51,6 +52,7 @@ CLOCK_PORT, CLOCK_OVERHEAD, CLOCK_HOLD, CLOCK_VALUE, CLOCK_WORK_PS, CLOCK_LATENC
 )
 EPOCH_SHIFT = 24
 MPI_MESSAGE_MAX = 2**31 - 1
+ONE_WAY = 2  # times eager_bytes go through a mailbox where the sender need not wait for the receiver then
 RECEIVES_AHEAD = 4  # MPI receives posted before their turn, so that data arrives while the rank reduces
 
 CACHED, STREAM_AWAY, STREAM_ALL = range(3)
@@ -78,21 +80,23 @@ class Peers:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What the planner may choose. eager_bytes: the largest message through a mailbox; inline_lines: the most cache lines that
-    carry an inline message; streaming: which results are written around the cache (non-temporal stores): CACHED none,
-    STREAM_AWAY those in other ranks' outputs, STREAM_ALL all of them. Never those that overwrite what was just read, as in
-    place: their lines are in the cache already. mailbox_saves_ack: lines and mailboxes only for messages that cannot be pushed
-    and, if they were pulled, would need an ack: else one copy less costs less time."""
+    """What the planner may choose. eager_bytes: the largest message through a mailbox (ONE_WAY times that where mailboxes are
+    more than two); inline_lines: the most cache lines that carry an inline message; streaming: which results are written around
+    the cache (non-temporal stores): CACHED none, STREAM_AWAY those in other ranks' outputs, STREAM_ALL all of them. Never those
+    that overwrite what was just read, as in place: their lines are in the cache already. mailbox_saves_ack: lines and mailboxes
+    only for messages that cannot be pushed and, if they were pulled, would need an ack: else one copy less costs less time. depth:
+    how many times mailboxes exist at most, where a sender does not hear of its receiver, a power of two."""
 
     eager_bytes: int = 512
     streaming: int = CACHED
     inline_lines: int = 1
     mailbox_saves_ack: bool = False
+    depth: int = 2
 
 
 @dataclass(frozen=True)
 class Program:
-    """code: int64 [2, rows, COLUMNS], one for even and one for odd epochs; requests: MPI request slots it needs;
+    """code: int64 [depth, rows, COLUMNS], of epochs by their number mod depth; requests: MPI request slots it needs;
     modes: how many messages this rank sends in each of MODE_NAMES; staging: the buffer MPI receives land in; done: addresses of
     the words (Connection.done) that this rank writes at its end. They say nothing of another program's epochs, so who starts
     this one first writes (first epoch - 1 << EPOCH_SHIFT) + 1 there."""
@@ -276,12 +280,38 @@ class _Message:
     k: int = 1  # position of its announcement on the connection
     ack_k: int = 0  # 0: no ack
     slot: int = 0  # inline slot, or offset in the mailbox
+    flag: int = -1  # inline slot whose flag alone announces it, instead of the connection's announcements
+
+
+def _depth(c: Causality, owner: np.ndarray, peers: Peers, itemsize: int, tuning: Tuning) -> int:
+    """How many times mailboxes exist on this host: twice, or as often as all messages find room where somebody is not heard of."""
+    here = peers.buffers[:, OUTPUT] != 0
+    sends = np.flatnonzero((c.steps["op"] == SEND) & here[owner] & here[c.steps["peer"]])
+    sender, receiver, nbytes = owner[sends], c.steps["peer"][sends], c.steps["count"][sends] * itemsize
+    if tuning.depth == 2 or c.heard[sender, receiver].all():
+        return 2
+    lines = -(-nbytes // INLINE_BYTES)
+    inline, eager = lines <= tuning.inline_lines, nbytes <= ONE_WAY * tuning.eager_bytes
+    if not (inline | eager).any():
+        return 2
+    pair = np.unique(sender * len(here) + receiver, return_inverse=True)[1]
+    most_lines = np.bincount(pair, np.where(inline, np.maximum(lines, 1), eager)).max()
+    most_bytes = np.bincount(pair, (nbytes + 63) // 64 * 64 * (eager & ~inline)).max()
+    depth, connection = tuning.depth, peers.connection(int(sender[0]), int(receiver[0]))
+    while depth > 2:
+        room = replace(connection, depth=depth)
+        if most_lines <= room.slots and most_bytes <= room.mailbox_bytes:
+            break
+        depth //= 2
+    return depth
 
 
 def _messages(c: Causality, peers: Peers, itemsize: int, tuning: Tuning) -> dict[int, _Message]:
     """The messages of this rank by the step index of their SEND; both ends arrive at the same answer."""
     me = peers.rank
     owner = np.repeat(np.arange(len(c.starts) - 1), np.diff(c.starts))
+    depth = _depth(c, owner, peers, itemsize, tuning)
+    eager_bytes = tuning.eager_bytes * (ONE_WAY if depth > 2 else 1)
     is_send = c.steps["op"] == SEND
     mine = np.flatnonzero(is_send & ((owner == me) | (c.steps["peer"] == me)))
     awaited = {
@@ -302,19 +332,24 @@ def _messages(c: Causality, peers: Peers, itemsize: int, tuning: Tuning) -> dict
             out[i] = _Message(MPI, None)
             continue
         n = int(c.steps["count"][i]) * itemsize
-        message = _Message(PULL, peers.connection(a, b))
+        message = _Message(PULL, replace(peers.connection(a, b), depth=depth))
         needs_ack = not c.known[i] or i in awaited
         mailbox = not tuning.mailbox_saves_ack or (needs_ack and not c.pushable[i])
         used, lines = inline_used.get(pair, 0), -(-n // INLINE_BYTES)
-        if mailbox and lines <= tuning.inline_lines and used + lines <= INLINE_SLOTS:
-            message.mode, message.slot = INLINE, used
+        if mailbox and lines <= tuning.inline_lines and used + lines <= message.connection.slots:
+            message.mode, message.slot, message.flag = INLINE, used, used
             inline_used[pair] = used + max(1, lines)
             out[i] = message
             continue
         room = bulk_used.get(pair, 0)
-        if mailbox and n <= tuning.eager_bytes and room + n <= message.connection.bulk_bytes:
+        if mailbox and n <= eager_bytes and room + n <= message.connection.mailbox_bytes:
             message.mode, message.slot = EAGER, room
             bulk_used[pair] = room + (n + 63) // 64 * 64
+            if depth > 2 and used < message.connection.slots:
+                message.flag = used
+                inline_used[pair] = used + 1
+                out[i] = message
+                continue
         elif c.pushable[i]:
             message.mode = PUSH
         elif needs_ack:
@@ -397,7 +432,7 @@ def lower(
                 continue
             row.announce(message)
             if message.mode in (INLINE, EAGER) and peer in unheard:
-                row.wait, row.wait_k = unheard.pop(peer).done, 1 - (2 << EPOCH_SHIFT)
+                row.wait_taken(unheard.pop(peer))
             if message.mode != PULL:
                 to = c.steps[c.mate[start + i]]
                 target = address(peer, int(to["dst_buffer"]), int(to["dst_offset"])) if message.mode == PUSH else 0
@@ -449,13 +484,14 @@ def lower(
     for i in np.flatnonzero(table["op"] == SEND):
         if messages[start + int(i)].mode in (PULL, MPI):
             wait_until_taken(int(i))
-    rows += [_Row(post=connection.done, post_k=1, peer=sender) for sender, connection in done.items()]
+    rows += [_Row(post=of.done, post_k=1, peer=sender, post_every=of.depth // 2) for sender, of in done.items()]
     if timekeeper:
         rows += timekeeper.end()
-    code = np.zeros((2, len(rows), COLUMNS), np.int64)
-    for parity in (0, 1):
-        for line, row in zip(code[parity], rows):
-            row.write(line, parity)
+    depth = next((message.connection.depth for message in messages.values() if message.connection), 2)
+    code = np.zeros((depth, len(rows), COLUMNS), np.int64)
+    for turn in range(depth):
+        for line, row in zip(code[turn], rows):
+            row.write(line, turn)
     return Program(code, mpi.slots, tuple(modes), mpi.staging, tuple(connection.done for connection in done.values()))
 
 
@@ -483,7 +519,8 @@ def _pushed_next(table, i, messages, start) -> _Message | None:
 
 @dataclass
 class _Row:
-    """One instruction; `mailbox` names the operand that lies in a connection's double-buffered memory."""
+    """One instruction; `mailbox` names the operand that lies in a connection's slots or mailboxes. wait_every, post_every: it waits
+    in the first epoch of so many only, and posts in the last."""
 
     kind: int = LOCAL
     wait: int = 0
@@ -502,31 +539,31 @@ class _Row:
     peer: int = -1
     slot: int = 0
     mailbox: tuple[str, Connection, int, int] | None = None
+    flag: int = -1
+    wait_every: int = 1
+    post_every: int = 1
+
+    def wait_taken(self, connection: Connection):
+        """Wait until what was in this half of the connection's mailboxes was taken."""
+        self.wait_every = connection.depth // 2
+        self.wait, self.wait_k = connection.done, 1 - (self.wait_every + 1 << EPOCH_SHIFT)
 
     def call(self, fn, dst=0, a=0, b=0, count=0, param=0):
         self.fn, self.dst, self.a, self.b, self.count, self.param = fn, dst, a, b, count, param
 
     def announce(self, message: _Message):
-        if message.mode != INLINE:
-            self.post, self.post_k = message.connection.avail, message.k
-        else:
-            self.post_k = 1
+        self.post, self.post_k = message.connection.avail, message.k
 
     def expect(self, message: _Message):
-        if message.mode != INLINE:
-            self.wait, self.wait_k = message.connection.avail, message.k
-        else:
-            self.wait, self.wait_k = message.connection.inline_flag(0, message.slot), 1
+        self.wait, self.wait_k = message.connection.avail, message.k
 
     def into_mailbox(self, message: _Message):
         if message.mode in (INLINE, EAGER):
-            self.mailbox = ("dst", message.connection, message.mode, message.slot)
-            if message.mode == INLINE:
-                self.post = message.connection.inline_flag(0, message.slot)
+            self.mailbox, self.flag = ("dst", message.connection, message.mode, message.slot), message.flag
 
     def from_mailbox(self, message: _Message, operand: str):
         if message.mode in (INLINE, EAGER):
-            self.mailbox = (operand, message.connection, message.mode, message.slot)
+            self.mailbox, self.flag = (operand, message.connection, message.mode, message.slot), message.flag
 
     def lines(self, unit: int) -> list[_Row]:
         """This row, or one for each line of a longer inline message. unit: bytes that a count of 1 stands for."""
@@ -542,28 +579,30 @@ class _Row:
                 if name != operand and getattr(self, name)
             }
             row = replace(self, **moved, count=min(each, self.count - start))
-            row.mailbox = (operand, connection, mode, slot + line)
+            row.mailbox, row.flag = (operand, connection, mode, slot + line), self.flag + line
             if operand != "dst" and start + each < self.count:
                 row.post = row.post2 = 0
             rows.append(row)
         return rows
 
-    def write(self, line: np.ndarray, parity: int):
-        wait, post = self.wait, self.post
+    def write(self, line: np.ndarray, turn: int):
+        """turn: the epoch's number mod depth."""
+        wait = self.wait if turn % self.wait_every == 0 else 0
+        post = self.post if (turn + 1) % self.post_every == 0 else 0
         where = {"dst": self.dst, "a": self.a, "b": self.b}
         slot_or_next = self.slot
         if self.mailbox:
             operand, connection, mode, slot = self.mailbox
-            if mode == INLINE:
-                flag = connection.inline_flag(parity, slot)
-                where[operand] = flag + 8
+            where[operand] = (
+                connection.inline_flag(turn, slot) + 8 if mode == INLINE else connection.mailbox(turn) + slot
+            )
+            if self.flag >= 0:
+                flag = connection.inline_flag(turn, self.flag)
                 if operand == "dst":
                     post = flag
-                    slot_or_next = connection.inline_flag(1 - parity, slot)
+                    slot_or_next = connection.inline_flag((turn + 1) % connection.depth, self.flag)
                 else:
                     wait = flag
-            else:
-                where[operand] = connection.mailbox(parity) + slot
         line[:] = (
             self.kind, wait, self.wait_k, self.fn, where["dst"], self.dst2, where["a"], where["b"], self.count,
             self.param, post, self.post_k, self.post2, self.post2_k, self.peer, slot_or_next,

@@ -26,7 +26,7 @@ from .interface import REFERENCES, Answers, Job, Reference, Stalled, Unavailable
 from .memory import ABORT, SAMPLES_MAX, Arena
 from .numpy_reference import NumpyReference
 from .program import EPOCH_SHIFT, MODE_NAMES, Causality, Peers, Program, Tuning, causality, lower
-from .tuning import CPU_SLICES, INLINE_LINES, streaming
+from .tuning import CPU_SLICES, DEPTH, INLINE_LINES, streaming
 from .walker import (
     ABORTED,
     DELAYS,
@@ -197,7 +197,8 @@ class Session:
             )
         kernels = cpu.pointers(job.op, job.dtype)
         working_set = self.crew.ranks_here * sum(job.buffer_counts(self.ranks)) * d.itemsize
-        tuning = Tuning(self.eager_bytes, streaming(working_set, self.cache_bytes), INLINE_LINES)
+        depth = 2 if self.clock else DEPTH
+        tuning = Tuning(self.eager_bytes, streaming(working_set, self.cache_bytes), INLINE_LINES, depth=depth)
 
         def lower_one(post: Post) -> Program:
             timekeeper = None
@@ -296,8 +297,8 @@ class Session:
         def work(post: Post):
             if self.fault:
                 self.fault.strike(post.rank, self.nbytes, lambda: self.crew.arena.word(ABORT).value)
-            program = self._program_of(post)
-            return walk(program.code[epoch & 1], epoch, post.state, post.mpi, post.flag, post.clock)
+            code = self._program_of(post).code
+            return walk(code[epoch % len(code)], epoch, post.state, post.mpi, post.flag, post.clock)
 
         self.all_ok(self.crew.each(work))
 

@@ -8,6 +8,7 @@ from .program import CACHED, STREAM_ALL, STREAM_AWAY
 
 SLICES_MAX = 64
 INLINE_LINES = 2  # of one message: with more the rows cost more than a trip between the cores saves
+DEPTH = 16  # of the mailboxes of who only sends: so many collectives may be under way to a rank that is late
 # Working set of all ranks of a host, in last-level caches, from which results are written around the cache.
 STREAM_AWAY_FROM, STREAM_ALL_FROM = 0.75, 2.0
 

@@ -218,7 +218,7 @@ def _due(virtual, clock):
 
 @njit(nogil=True, cache=True)
 def walk(code, epoch, state, mpi, flag, clock):
-    """Run one collective. code: int64 [rows, COLUMNS] of this epoch's parity; returns OK, ABORTED or MPI_FAILED."""
+    """Run one collective. code: int64 [rows, COLUMNS] of this epoch's turn; returns OK, ABORTED or MPI_FAILED."""
     stamp = epoch << EPOCH_SHIFT
     posted = False  # since the last wait
     driven = NOTHING  # M_NEVER once a send may be under way, to be driven while we wait for something else
@@ -304,12 +304,12 @@ def _rewrite(fresh):
 def time_block(code, epoch, turn, samples, n, inner, fresh, state, mpi, flag, clock):
     """Time `n` samples of `inner` back-to-back collectives each.
 
-    code: int64 [2, rows, COLUMNS]; epoch: number of the first collective; turn: number of the first barrier;
+    code: int64 [depth, rows, COLUMNS] (program.Program); epoch: number of the first collective; turn: number of the first barrier;
     samples: float64, receives seconds a collective on this rank; fresh: int64 [copy kernel or 0, address, bytes], what
     this rank rewrites before each sample. Returns (status, late): how many samples this rank began after the agreed start.
     """
     doing = state[BASE] + RANK_LINES + state[INDEX] * RANK_CONTROL + DOING
-    late = 0
+    late, turns = 0, code.shape[0] - 1
     for s in range(n):
         store_release(doing + EPOCH_WORD, epoch)
         _rewrite(fresh)
@@ -325,7 +325,7 @@ def time_block(code, epoch, turn, samples, n, inner, fresh, state, mpi, flag, cl
             spin_hint()
             now = clock_ns()
         for _ in range(inner):
-            status = walk(code[epoch & 1], epoch, state, mpi, flag, clock)
+            status = walk(code[epoch & turns], epoch, state, mpi, flag, clock)
             if status != OK:
                 return status, late
             epoch += 1

@@ -120,7 +120,7 @@ def test_a_wrong_block_is_seen():
 class Host:
     """Ranks of one host whose programs are run row by row, by a scheduler that may let any rank run as far ahead as it can."""
 
-    def __init__(self, schedule, eager_bytes, inline_lines=1):
+    def __init__(self, schedule, eager_bytes, inline_lines=1, depth=2):
         p = schedule.ranks
         self.schedule = schedule
         self.arena = private_arena(
@@ -128,7 +128,7 @@ class Host:
         )
         buffers = buffer_table(self.arena, p, list(range(p)))
         known = causality(schedule)
-        kernels, tuning = cpu.pointers("sum", "float64"), Tuning(eager_bytes, inline_lines=inline_lines)
+        kernels, tuning = cpu.pointers("sum", "float64"), Tuning(eager_bytes, inline_lines=inline_lines, depth=depth)
         self.programs = [
             lower(schedule, known, Peers(r, buffers, self.arena.connection), kernels, 8, tuning) for r in range(p)
         ]
@@ -154,14 +154,19 @@ class Host:
                 bad += int((self.arena.array(rank, OUTPUT, np.float64, at + n)[at:] != np.sum(given, axis=0)).sum())
         return bad
 
-    def run(self, epochs, chance):
-        """Runs `epochs` of them; the number of wrong elements. A rank, once chosen, runs on until it must wait."""
+    def run(self, epochs, chance, first=1, ready=None):
+        """Runs `epochs` of them, from number `first`, by the ranks that are `ready` or all; the number of wrong elements, and how
+        many epochs each rank has ended. A rank, once chosen, runs on until it must wait."""
         p = self.schedule.ranks
-        at = [(1, 0)] * p
-        wrong = 0
-        ready = set(range(p))
+        at = [(first, 0)] * p
+        wrong, epochs = 0, first - 1 + epochs
+        for address in (a for program in self.programs for a in program.done):
+            ctypes.c_int64.from_address(address).value = (first - 1 << EPOCH_SHIFT) + 1
+        ready, every = ready or set(range(p)), ready is None
         while any(epoch <= epochs for epoch, _ in at):
             able = [r for r in ready if at[r][0] <= epochs and self._may_go(r, at[r])]
+            if not able and not every:
+                break
             assert able, "the programs are stuck"
             # Whoever is ahead goes on, mostly: the worst for whoever is behind.
             able.sort(key=lambda r: at[r], reverse=True)
@@ -170,7 +175,7 @@ class Host:
                 epoch, row = at[rank]
                 if row == 0:
                     self.begin(rank, epoch)
-                code = self.programs[rank].code[epoch & 1]
+                code = self._code(rank, epoch)
                 if row < len(code):
                     self._do(code[row], epoch)
                     row += 1
@@ -181,11 +186,15 @@ class Host:
                     at[rank] = (epoch, row)
                 if chance.random() < 0.1:
                     break
-        return wrong
+        return wrong, [epoch - first for epoch, _ in at]
+
+    def _code(self, rank, epoch):
+        code = self.programs[rank].code
+        return code[epoch % len(code)]
 
     def _may_go(self, rank, at):
         epoch, row = at
-        code = self.programs[rank].code[epoch & 1]
+        code = self._code(rank, epoch)
         if row >= len(code) or not code[row][WAIT]:
             return True
         return ctypes.c_int64.from_address(int(code[row][WAIT])).value >= (epoch << EPOCH_SHIFT) + code[row][WAIT_K]
@@ -214,18 +223,39 @@ def test_no_mailbox_is_overwritten_however_far_a_rank_runs_ahead(data):
         slices=data.draw(st.integers(1, 3)),
         in_place=c.in_place and data.draw(st.booleans()),
     )
-    host = Host(schedule, data.draw(st.sampled_from([0, 128, 4096])), data.draw(st.integers(1, 3)))
-    assert host.run(6, random.Random(data.draw(st.integers(0, 1 << 30)))) == 0
+    depth = data.draw(st.sampled_from([2, 2, 4, 16]))
+    host = Host(schedule, data.draw(st.sampled_from([0, 128, 4096])), data.draw(st.integers(1, 3)), depth)
+    first, chance = data.draw(st.integers(1, 40)), random.Random(data.draw(st.integers(0, 1 << 30)))
+    wrong, ended = host.run(2 * depth + 2, chance, first)
+    assert wrong == 0 and set(ended) == {2 * depth + 2}
 
 
-def test_without_that_wait_a_broadcasts_root_overwrites_what_is_not_read():
+@pytest.mark.parametrize("count", [1, 2, 40])  # one line, two, a mailbox
+@pytest.mark.parametrize("depth", [2, 4, 16])
+def test_without_that_wait_a_broadcasts_root_overwrites_what_is_not_read(depth, count):
     """The interpreter above can fail: a root that is not held back runs far ahead."""
-    host = Host(build("binomial", 2, 2, collective="broadcast"), 512)
-    waits = [row for parity in host.programs[0].code for row in parity if row[WAIT] and row[WAIT_K] < 0]
+    host = Host(build("binomial", 2, count, collective="broadcast"), 512, depth=depth)
+    waits = [row for turn in host.programs[0].code for row in turn if row[WAIT] and row[WAIT_K] < 0]
     assert len(waits) == 2
     for row in waits:
         row[WAIT] = 0
-    assert host.run(6, random.Random(0)) > 0
+    assert host.run(3 * depth, random.Random(0))[0] > 0
+
+
+@pytest.mark.parametrize("depth", [2, 4, 16])
+def test_a_root_that_only_sends_runs_ahead_as_far_as_there_are_mailboxes(depth):
+    host = Host(build("direct", 3, 2, collective="scatter"), 512, depth=depth)
+    assert [len(program.code) for program in host.programs] == [depth] * 3
+    assert host.run(40, random.Random(0), first=depth, ready={0}) == (0, [depth, 0, 0])
+
+
+def test_mailboxes_are_as_many_as_find_room():
+    """Where all have heard from all, two; else fewer where a schedule sends a rank many messages."""
+    host = Host(build("ring", 4, 8, collective="all_gather"), 512, depth=16)
+    assert {len(program.code) for program in host.programs} == {2}
+    for slices, depth in ((1, 16), (2, 16), (3, 8), (8, 4), (16, 2)):
+        host = Host(build("chain", 3, 4 * slices, collective="broadcast", slices=slices), 512, depth=16)
+        assert {len(program.code) for program in host.programs} == {depth}, slices
 
 
 def test_an_all_reduce_needs_no_such_wait_and_fewer_elements_than_ranks_do():
