@@ -1,8 +1,8 @@
-"""How fast ring and tree are evaluated without schedules: python benchmarks/recurrence.py [--full] [--threads 1,2]
+"""How fast ring, tree and all-to-all are evaluated without schedules: python benchmarks/recurrence.py [--full] [--threads 1,2]
 
-A row is one all-reduce on a network of two classes of hop (nodes of 8 ranks), every rank with its own slow factor, so
-that no two hops cost alike. messages/s counts every message of the schedule; `passage` is the longest path, which
-accounts for all of them without touching each, and `closed` the formula for equal nodes. MB is the process's peak so far,
+A row is one all-reduce, or the collective it names, on a network of two classes of hop (nodes of 8 ranks), every rank with its
+own slow factor, so that no two hops cost alike. messages/s counts every message of the schedule; `passage` is the longest path,
+which accounts for all of them without touching each, and `closed` the formula for equal nodes. MB is the process's peak so far,
 Python and NumPy included (about 150). Times are of the second of two runs where the first takes less than a second.
 
 The short mode takes some seconds. --full walks rings and trees of 300,000 ranks.
@@ -20,7 +20,15 @@ import numpy as np
 from busbw.fabric.physics.network import NOISE_ENTRIES, Network, network
 from busbw.fabric.time.closed import hop
 from busbw.fabric.time.closed import ring_ps as closed_ring_ps
-from busbw.fabric.time.recurrence import processors, ring_ps, tree_ps
+from busbw.fabric.time.recurrence import (
+    EXCHANGES,
+    REDUCING,
+    exchange_finish,
+    half_ring_finish,
+    processors,
+    ring_ps,
+    tree_ps,
+)
 
 NODE = 8
 
@@ -65,6 +73,23 @@ def rings(ranks: int, threads: int, noises) -> None:
         show(name, ranks, threads, messages, partial(ring_ps, net, count, 4, method="steps", threads=threads))
 
 
+def halves(ranks: int, threads: int) -> None:
+    net, messages = a_network(ranks), (ranks - 1) * ranks
+    for name in REDUCING:
+        show(
+            f"ring, {name}", ranks, threads, messages,
+            lambda name=name: half_ring_finish(net, name, 1000, 4, method="steps", threads=threads).max(),
+        )  # fmt: skip
+
+
+def exchanges(ranks: int, noises) -> None:
+    for noisy in noises:
+        net, messages = a_network(ranks, noisy=noisy), (ranks - 1) * ranks
+        for name in EXCHANGES:
+            what = f"alltoall, {name}{', noise' if noisy else ''}"
+            show(what, ranks, 1, messages, lambda name=name, net=net: exchange_finish(net, name, 1000, 4).max())
+
+
 def shortcuts(ranks: int) -> None:
     messages, count = 2 * (ranks - 1) * ranks, 1000 * ranks
     net = a_network(ranks, alike=True)
@@ -91,14 +116,21 @@ def main() -> None:
     ring_ps(a_network(2048, noisy=True), 4096, 4)  # compile
     ring_ps(a_network(2048), 4096, 4, method="steps")
     tree_ps(a_network(64), 4096, 4)
+    for name in REDUCING:
+        half_ring_finish(a_network(2048), name, 1, 4, method="steps")
+    for name in EXCHANGES:
+        exchange_finish(a_network(64), name, 1, 4)
     for threads in every:
         for ranks in (1000, 10_000) if not options.full else (1000, 10_000, 100_000):
             rings(ranks, threads, (False, True))
+        halves(10_000, threads)
         if options.full:
             rings(300_000, threads, (False,))
+            halves(300_000, threads)
         trees(100_000, 8, threads, (False, True))
         if options.full:
             trees(300_000, 64, threads, (False, True))
+    exchanges(4096, (False, True))
     for ranks in (32_000, 300_000):
         shortcuts(ranks)
 

@@ -38,7 +38,16 @@ from .physics.network import PS, Network, work_ps
 from .physics.rails import sharing
 from .time import closed
 from .time.generated import Generated
-from .time.recurrence import REDUCING, half_ring_finish, is_stepped, ring_ps, ring_segment, tree_ps
+from .time.recurrence import (
+    EXCHANGES,
+    REDUCING,
+    exchange_finish,
+    half_ring_finish,
+    is_stepped,
+    ring_ps,
+    ring_segment,
+    tree_ps,
+)
 from .time.replay import Replay, replay
 
 MODELS = ("auto", "closed", "loggp", "recurrence", "replay", "library", "nccl")
@@ -492,7 +501,8 @@ def run_of(options: Options, algorithm: str) -> predict.Run:
 
 def _schedule(system, options: Options, point: Point, algorithm: str, count: int, progress, cut) -> Modelled:
     c, takes, nodes = options.of, algorithms_of(options.of)[algorithm], nodes_of(system, options)
-    if only_replayed(c, algorithm) and not _is_half(options, algorithm):
+    unwritten = _is_half(options, algorithm) or _is_exchange(options, algorithm)
+    if only_replayed(c, algorithm) and not unwritten:
         _few_enough(c, algorithm, point.ranks, nodes)
     if options.contention:  # the links say what rails and routing cost
         net = network_of(system, _replace(options, rails="own", routing="adaptive"), point.ranks)
@@ -512,6 +522,9 @@ def _schedule(system, options: Options, point: Point, algorithm: str, count: int
     if _is_half(options, algorithm) and slices == 1:
         ps, level = _half(net, c, count, options, progress)
         return Modelled(point, algorithm, ps / PS, level, 1, 1, net.ranks * (net.ranks - 1))
+    if _is_exchange(options, algorithm):
+        ps = int(exchange_finish(net, algorithm, count, options.itemsize, progress=progress).max())
+        return Modelled(point, algorithm, ps / PS, "recurrence", 1, 1, net.ranks * (net.ranks - 1))
     if only_replayed(c, algorithm):
         _few_enough(c, algorithm, point.ranks, nodes)
         schedule = build(
@@ -532,6 +545,16 @@ def _is_half(options: Options, algorithm: str) -> bool:
     """Whether a point is half of a ring all-reduce, which need not be written out (of one slice)."""
     whole = options.model == "replay" or options.contention or options.channels != 1
     return algorithm == "ring" and options.collective in REDUCING and not whole
+
+
+def _is_exchange(options: Options, algorithm: str) -> bool:
+    """Whether a point is an all-to-all that need not be written out."""
+    return (
+        options.collective == "alltoall"
+        and algorithm in EXCHANGES
+        and options.model != "replay"
+        and not options.contention
+    )
 
 
 def _half(net: Network, c: Collective, count: int, options: Options, progress) -> tuple[int, str]:
@@ -644,7 +667,7 @@ def memory_bytes(system: System, options: Options, point: Point) -> int:
     slices = options.slices or SLICES[-1]
     most = 0
     for name in names:
-        if _is_half(options, name) and (options.slices or 1) == 1:
+        if _is_exchange(options, name) or (_is_half(options, name) and (options.slices or 1) == 1):
             most = max(most, 200 * p)
             continue
         if only_replayed(options.of, name) and name not in IN_NETWORK:

@@ -1,6 +1,6 @@
-"""Ring and tree at any number of ranks: exact finishing times without a schedule written out.
+"""Ring, tree and all-to-all at any number of ranks: exact finishing times without a schedule written out.
 
-Both give, to the picosecond, what replay of the schedule of collectives/ring.py or collectives/tree.py gives on the same
+All give, to the picosecond, what replay of the schedule of collectives/ring.py, tree.py or direct.py gives on the same
 Network. docs/recurrences.md says how, and how fast.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from ...errors import UserError
 from ..physics.network import Network, work_ps
+from .exchange_recurrence import exchange
 from .ring_lanes import STAGES, fill, lanes, take
 from .ring_passage import distinct_costs
 from .ring_recurrence import (
@@ -114,6 +115,26 @@ def half_ring_finish(
         net, count, itemsize, reducing, not reducing and not in_place, by_passage, threads=threads or processors(),
         progress=progress,
     )  # fmt: skip
+
+
+EXCHANGES = ("direct", "pairwise")
+"""The all-to-alls that need not be written out."""
+
+
+def exchange_finish(
+    net: Network, algorithm: str, count: int, itemsize: int, *, progress: Callable[[float], None] | None = None
+) -> np.ndarray:
+    """When each rank of an all-to-all is finished, int64 [net.ranks] ps, every message evaluated.
+
+    algorithm: of EXCHANGES; count: elements of a block; progress, errors: as for ring_finish.
+    """
+    _check(net, count, itemsize, 1, 1)
+    if algorithm not in EXCHANGES:
+        raise UserError(f"algorithm {algorithm!r} is not known; accepted: {', '.join(EXCHANGES)}")
+    if net.ranks == 1 or count == 0:
+        return _alone(net, count, itemsize, False)
+    check_range(net, count * net.ranks, itemsize, 4 * net.ranks)
+    return exchange(net, algorithm, count * itemsize, progress=progress)
 
 
 def ring_ps(net: Network, count: int, itemsize: int, **options) -> int:

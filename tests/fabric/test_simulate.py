@@ -200,3 +200,14 @@ def test_memory_grows_with_what_a_level_keeps():
     assert large > 9000 * small
     recurrence = options(model="recurrence", slices=1)
     assert simulate.memory_bytes(H100, recurrence, Point("ring", 1_000_000, 1 << 20)) < 500e6
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "pairwise"])
+def test_an_all_to_all_without_a_table_takes_as_long_as_its_table(algorithm):
+    """Also where every receive is late by its own noise."""
+    for noise in (None, "exponential:mean=2us"):
+        asked = options(collective="alltoall", algorithms=(algorithm,), noise=noise)
+        found = evaluate(H100, asked, Point(algorithm, 16, 1 << 20))
+        replayed = evaluate(H100, replace(asked, model="replay"), Point(algorithm, 16, 1 << 20))
+        assert (found.level, replayed.level) == ("recurrence", "replay")
+        assert (found.seconds, found.messages) == (replayed.seconds, replayed.messages)
