@@ -65,7 +65,7 @@ SLICES = (1, 2, 4, 8, 16, 32, 64)
 SLICED_MESSAGES = {"ring": 150_000_000, "tree": 40_000_000}
 REPLAYED_A_SECOND = 5e6  # messages, one core
 COUNTED_RANKS = 64  # of the schedule by which messages are counted
-WRITTEN_MESSAGES = 40_000_000  # of a schedule that has to be written out: 5 GB
+WRITTEN_STEPS = 80_000_000  # of a schedule that has to be written out: 5 GB
 ROW_BYTES = 56  # one step of a table
 
 
@@ -383,7 +383,7 @@ def _replayed_slices(
     quiet = net._replace(noise=np.zeros_like(net.noise))
     best, best_ps = 1, math.inf
     for k in SLICES:
-        if 2 * k * each > TRIED_MESSAGES:
+        if k * each > TRIED_MESSAGES:
             break
         schedule = build(algorithm, net.ranks, count, collective=c, channels=channels, slices=k, nodes=nodes)
         ps = replay(schedule, quiet, itemsize).picoseconds
@@ -569,19 +569,20 @@ def _half(net: Network, c: Collective, count: int, options: Options, progress) -
 
 
 def _written(c: Collective, algorithm: str, ranks: int, nodes: int | None = None) -> int:
-    """About how many messages of one slice a schedule has, counted on a smaller one: they grow with p, or with p^2."""
+    """About how many steps of one slice a schedule has, counted on a smaller one: they grow with p, or with p^2."""
     few = min(ranks, COUNTED_RANKS)
-    counted = build(algorithm, few, few, collective=c, nodes=nodes).messages
-    return round(counted * (ranks / few) ** (2 if counted > 2 * few * closed.ceil_log2(few) else 1))
+    counted = sum(map(len, build(algorithm, few, few, collective=c, nodes=nodes).tables))
+    return round(counted * (ranks / few) ** (2 if counted > 4 * few * closed.ceil_log2(few) else 1))
 
 
 def _few_enough(c: Collective, algorithm: str, ranks: int, nodes: int) -> None:
     """Raises UserError where the tables of a schedule would not fit: they are the only way to its time."""
     expected = _written(c, algorithm, ranks, nodes)
-    if expected > WRITTEN_MESSAGES:
+    if expected > WRITTEN_STEPS:
+        unwritten = f"; or --algo {','.join(EXCHANGES)}, which need no tables" if c.name == "alltoall" else ""
         raise UserError(
-            f"--algo {algorithm}: {c.name} over {ranks} ranks has about {expected:.2g} messages, and is replayed one by one; "
-            f"accepted: at most {WRITTEN_MESSAGES:,} (fewer --ranks, or an algorithm of fewer messages)"
+            f"--algo {algorithm}: {c.name} over {ranks} ranks has about {expected:.2g} steps, and is replayed one by one; "
+            f"accepted: at most {WRITTEN_STEPS:,} (fewer --ranks, or an algorithm of fewer messages){unwritten}"
         )
 
 
@@ -671,8 +672,8 @@ def memory_bytes(system: System, options: Options, point: Point) -> int:
             most = max(most, 200 * p)
             continue
         if only_replayed(options.of, name) and name not in IN_NETWORK:
-            # Both ends of each message are steps in a table, and a row of a Python list while it is written.
-            most = max(most, _written(options.of, name, p, nodes_of(system, options)) * 2 * 2 * ROW_BYTES)
+            # A step is a row of a table, and of a Python list while it is written.
+            most = max(most, _written(options.of, name, p, nodes_of(system, options)) * 2 * ROW_BYTES)
             continue
         level = _level(options, name, p, count)
         if level == "replay" and name not in REGULAR:

@@ -66,19 +66,19 @@ def tried(comm, transport: str, node_size: int | None) -> dict:
     )
     session = Session(crew, cache_bytes=1 << 16, clock=FabricClock("test", net))
     bad, checks = [], 0
-    for algorithm in ALGORITHMS:
-        for in_place in (False, True):
-            for dtype, count in (("float32", 1), ("int64", 777), ("uint8", 40_000)):
-                data = pattern(dtype, "sum", ranks)
-                session.prepare(Job(algorithm, count, dtype, "sum", in_place, channels=2, slices=3))
-                session.fill(data.table)
-                session.run()
-                wrong = session.check(data)
-                finish = session.virtual(3).finish
-                schedule = build(algorithm, ranks, count, channels=2, slices=3, in_place=in_place)
-                checks += 1
-                if wrong or not np.array_equal(finish, expected(schedule, net, find_dtype(dtype).itemsize, 3)):
-                    bad.append([algorithm, dtype, count, in_place, wrong])
+    for turn, algorithm in enumerate(ALGORITHMS, ranks):
+        for number, (dtype, count) in enumerate((("float32", 1), ("int64", 777), ("uint8", 40_000)), turn):
+            in_place = bool(number % 2)  # by turns: between the cases and algorithms everything is done both ways
+            data = pattern(dtype, "sum", ranks)
+            session.prepare(Job(algorithm, count, dtype, "sum", in_place, channels=2, slices=3))
+            session.fill(data.table)
+            session.run()
+            wrong = session.check(data)
+            finish = session.virtual(3).finish
+            schedule = build(algorithm, ranks, count, channels=2, slices=3, in_place=in_place)
+            checks += 1
+            if wrong or not np.array_equal(finish, expected(schedule, net, find_dtype(dtype).itemsize, 3)):
+                bad.append([algorithm, dtype, count, in_place, wrong])
     schedule = waits(ranks)
     job = Job("waits", 1000, "float32", "sum")
     session._plans[replace(job, dtype="", op="")] = (schedule, causality(schedule))

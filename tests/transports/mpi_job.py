@@ -24,27 +24,31 @@ TRIED = sys.argv[2].split(",") if len(sys.argv) > 2 else [*ALGORITHMS, "mpi-nati
 
 
 def tried(comm, transport: str, node_size: int | None) -> dict:
-    """Every algorithm over the ranks of `comm`: {ranks, transport, checks, bad: what was wrong} on its first rank."""
+    """Every algorithm over the ranks of `comm`: {ranks, transport, checks, bad: what was wrong} on its first rank.
+
+    Each does all JOBS, in place or not by turns: which, the number of ranks and the algorithm say, so that between the cases and
+    algorithms everything is done both ways.
+    """
     crew = mpi.MpiCrew(1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size, timeout=600)
     session = Session(crew, cache_bytes=1 << 16)
     nodes = mpi.nodes_of(comm, node_size) if node_size else 2
     bad, checks, refused = [], 0, set()
-    for algorithm in TRIED:
-        for in_place in (False, True):
-            for dtype, op, count in JOBS:
-                if algorithm == "mpi-native" and (dtype == "bfloat16" or op == "avg"):
-                    continue
-                data = pattern(dtype, op, session.ranks)
-                session.prepare(Job(algorithm, count, dtype, op, in_place, channels=2, slices=3, nodes=nodes))
-                for start in range(2):
-                    session.fill(data.table, start)
-                    session.run()
-                    wrong = session.check(data, start)
-                    checks += 1
-                    if wrong:
-                        bad.append([algorithm, dtype, op, count, in_place, wrong])
-                samples, _ = session.time(3, 2)
-                assert len(samples) == 3 and np.all(samples > 0)
+    for turn, algorithm in enumerate(TRIED, session.ranks):
+        for number, (dtype, op, count) in enumerate(JOBS, turn):
+            in_place = bool(number % 2)
+            if algorithm == "mpi-native" and (dtype == "bfloat16" or op == "avg"):
+                continue
+            data = pattern(dtype, op, session.ranks)
+            session.prepare(Job(algorithm, count, dtype, op, in_place, channels=2, slices=3, nodes=nodes))
+            for start in range(2):
+                session.fill(data.table, start)
+                session.run()
+                wrong = session.check(data, start)
+                checks += 1
+                if wrong:
+                    bad.append([algorithm, dtype, op, count, in_place, wrong])
+            samples, _ = session.time(3, 2)
+            assert len(samples) == 3 and np.all(samples > 0)
     # Every collective, and the library's own: back to back too, so that a rank may run ahead of the others.
     others = [c for c in COLLECTIVES.values() if c.name != "all_reduce"] if len(sys.argv) <= 2 else []
     for collective in others:

@@ -40,7 +40,7 @@ def test_ring_and_tree_are_right_on_two_and_four_hosts(cluster):
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))["cases"]
     assert [case["bad"] for case in found] == [[]] * len(CASES)
     assert [(case["ranks"], case["transport"]) for case in found] == [(len(m), taken) for m, taken in CASES]
-    assert min(case["checks"] for case in found) >= 40
+    assert min(case["checks"] for case in found) >= 20
 
 
 def test_sends_to_two_hosts_go_on_while_a_rank_waits_for_another_of_its_own(cluster, tmp_path):
