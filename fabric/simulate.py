@@ -65,7 +65,7 @@ SLICES = (1, 2, 4, 8, 16, 32, 64)
 SLICED_MESSAGES = {"ring": 150_000_000, "tree": 40_000_000}
 REPLAYED_A_SECOND = 5e6  # messages, one core
 COUNTED_RANKS = 64  # of the schedule by which messages are counted
-WRITTEN_STEPS = 80_000_000  # of a schedule that has to be written out: 5 GB
+WRITTEN_STEPS = 40_000_000  # of a schedule that has to be written out: 2.5 GB, and minutes
 ROW_BYTES = 56  # one step of a table
 
 
