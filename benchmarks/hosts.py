@@ -4,7 +4,8 @@
 
 The hosts are network namespaces of this machine (tests/hosts.py; needs root and iproute2), so that the links are the slow part and
 two cores can drive them. `links` is what a ring's 2(p-1)/p S bytes take at the links' rate alone; `modelled` is `busbw simulate` on
-a card that says nothing but those links; `library` is MPI_Allreduce in the same sweep.
+a card that says nothing but those links, in as many slices as it finds best; `ours` is that very schedule, `by default` what a
+sweep takes that is told nothing; `library` is MPI_Allreduce in the same sweep.
 """
 
 from __future__ import annotations
@@ -78,26 +79,26 @@ def card(n: int, megabits: float) -> str:
     return CARD.format(n=n, megabits=megabits, segment=SEGMENT)
 
 
-def measured(cluster, n: int, first: str, last: str, budget: float, algorithms: str, folder: Path) -> list:
+def measured(cluster, n: int, first: str, last: str, budget: float, algorithms: str, folder: Path, *more: str) -> list:
     """Records of out-of-place all-reduces with a rank on each of n hosts; budget: seconds for one size."""
-    out = folder / "measured.jsonl"
+    out = folder / f"measured-{len(list(folder.iterdir()))}.jsonl"
     sweep = ["sweep", "-b", first, "-e", last, "-f", "4", "--algo", algorithms, "--budget", f"{budget:g}"]
-    more = ["--in-place", "no", "--no-report", "-q", "--out", out]
+    more = [*more, "--in-place", "no", "--no-report", "-q", "--out", out]
     done = cluster.mpirun([1] * n, "-m", "busbw", *sweep, *more, timeout=1800)
     if done.returncode != 0:
         raise RuntimeError(done.stdout + done.stderr)
     return read(out).records
 
 
-def modelled(n: int, megabits: float, first: str, last: str, folder: Path) -> dict[int, float]:
-    """Size in bytes -> seconds."""
+def modelled(n: int, megabits: float, first: str, last: str, folder: Path) -> dict[int, tuple[float, int]]:
+    """Size in bytes -> seconds, slices."""
     path, out = folder / "links.yaml", folder / "modelled.jsonl"
     path.write_text(card(n, megabits))
     command = ["simulate", str(path), "--ranks", str(n), "-b", first, "-e", last, "-f", "4", "--algo", "ring"]
     subprocess.run(
         [sys.executable, "-m", "busbw", *command, "--out", str(out), "-q"], check=True, stdout=subprocess.PIPE
     )
-    return {r.size_bytes: (r.out_of_place or r.in_place).seconds for r in read(out).records}
+    return {r.size_bytes: ((r.out_of_place or r.in_place).seconds, r.slices) for r in read(out).records}
 
 
 def main() -> int:
@@ -110,19 +111,24 @@ def main() -> int:
     args = parser.parse_args()
     if problem := hosts.missing():
         sys.exit(problem)
-    with tempfile.TemporaryDirectory(prefix="busbw-hosts-") as folder:
-        with hosts.hosts(args.hosts, megabits=args.megabits) as cluster:
-            sizes = args.first, args.last
-            records = measured(cluster, args.hosts, *sizes, args.budget, "ring,mpi-native", Path(folder))
+    made = hosts.hosts(args.hosts, megabits=args.megabits)
+    with tempfile.TemporaryDirectory(prefix="busbw-hosts-") as folder, made as cluster:
         model = modelled(args.hosts, args.megabits, args.first, args.last, Path(folder))
-    times = {(r.algorithm, r.size_bytes): r.out_of_place.seconds for r in records}
+        times = {}
+        for size, (_, slices) in model.items():
+            these = args.hosts, str(size), str(size), args.budget
+            by_default = measured(cluster, *these, "ring,mpi-native", Path(folder))
+            same = measured(cluster, *these, "ring", Path(folder), "--slices", str(slices))
+            times[size] = [r.out_of_place.seconds for r in (*same, *by_default)]
     print(f"{args.hosts} hosts, links of {args.megabits:g} Mb/s, ring, float32, out of place; ms")
-    print("    size     links  modelled  measured   library   measured/modelled  library/measured")
-    for size in sorted(model):
+    print("    size slices     links  modelled      ours  by default   library  ours/modelled  library/ours")
+    for size, (seconds, slices) in sorted(model.items()):
         links = 2 * (args.hosts - 1) / args.hosts * size * 8 / (args.megabits * 1e6)
-        ours, library = times["ring", size], times["mpi-native", size]
-        cells = "".join(f"{1e3 * t:10.2f}" for t in (links, model[size], ours, library))
-        print(f"{format_size(size):>8}{cells}{ours / model[size]:20.2f}{library / ours:18.2f}")
+        ours, by_default, library = times[size]
+        cells = "".join(
+            f"{1e3 * t:{w}.2f}" for t, w in zip((links, seconds, ours, by_default, library), (10, 10, 10, 12, 10))
+        )
+        print(f"{format_size(size):>8}{slices:>7}{cells}{ours / seconds:15.2f}{library / ours:14.2f}")
     return 0
 
 

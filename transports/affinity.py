@@ -22,6 +22,7 @@ from pathlib import Path
 
 CPUS = Path("/sys/devices/system/cpu")
 CGROUPS = Path("/sys/fs/cgroup")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
@@ -33,6 +34,12 @@ class Place:
     socket: int
     cache: int
     core: int
+
+
+def machine() -> str:
+    """What is the same for all who share this machine's cores, also in containers with host names of their own: the kernel's name for
+    its boot, or where it tells none the host's name."""
+    return text_of(BOOT) or os.uname().nodename
 
 
 def usable() -> list[int]:

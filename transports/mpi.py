@@ -261,8 +261,10 @@ class MpiCrew:
         word.value = word.value or 1
 
     def _bind(self, pin: bool) -> list[list[int]]:
-        """Bind this rank's thread to a core, as `affinity.assign` shares them out; the cores of this machine's ranks."""
-        machine = self.comm.Split_type(self.MPI.COMM_TYPE_SHARED)  # which --node-size only divides
+        """Bind this rank's thread to a core, as `affinity.assign` shares them out; the cores of this machine's ranks, which may be
+        in several containers that take themselves for hosts."""
+        machines = self.comm.allgather(affinity.machine())
+        machine = self.comm.Split(machines.index(affinity.machine()))
         masks = machine.allgather(self._left_by_launcher)
         places = affinity.places(set().union(*masks))
         started = launcher.launch()
