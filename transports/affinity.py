@@ -37,8 +37,8 @@ class Place:
 
 
 def machine() -> str:
-    """What is the same for all who share this machine's cores, also in containers with host names of their own: the kernel's name for
-    its boot, or where it tells none the host's name."""
+    """What is the same for all who share this machine's cores, also in containers with host names of their own: the kernel's name
+    for its boot, or where it tells none the host's name."""
     return text_of(BOOT) or os.uname().nodename
 
 
