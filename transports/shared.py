@@ -151,6 +151,9 @@ class LocalCrew:
     def agree(self, value):
         return value
 
+    def explain_stall(self) -> None:
+        """All ranks are here, and the error that ends the session names who is late."""
+
     def close(self) -> None:
         for inbox in self._work:
             inbox.put(None)

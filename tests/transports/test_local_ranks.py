@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from busbw.bench.opening import session_for
+from busbw.bench.options import Options, checked
 from busbw.bench.pattern import pattern
 from busbw.collectives import ALGORITHMS
 from busbw.collectives.schedule import INPUT, OUTPUT
@@ -185,6 +187,16 @@ def test_a_rank_that_does_not_come_back_is_named():
     with pytest.raises(Stalled, match=r"rank 2 did not finish within 0\.5 s.*size 1 KiB, ring"):
         crew.each(work)
     crew.close()
+
+
+def test_a_stall_ends_the_session_with_its_own_words(monkeypatch):
+    monkeypatch.setenv("BUSBW_INJECT", "stall:1:256")
+    options = checked(
+        Options(first=256, last=256, algorithms=("ring",), ranks=2, timeout=0.5, backend="cpu"), mpi=False
+    )
+    with pytest.raises(Stalled, match=r"rank 1 did not finish within 0\.5 s"), session_for(options) as s:
+        s.prepare(Job("ring", 64, "float32", "sum"))
+        s.run()
 
 
 def test_an_abort_frees_ranks_that_wait_for_each_other():
