@@ -35,6 +35,7 @@ from numba import njit
 from . import algorithms as algorithms_of
 from . import build
 from .collective import ALL, ALL_REDUCE, Collective
+from .growing import grown, grown_rows
 from .schedule import (
     BUFFER_NAMES,
     COPY,
@@ -563,26 +564,6 @@ def _mix(x):
     return x ^ (x >> np.uint64(31))
 
 
-# Element by element: assigned as a slice, Numba would compile the words of an error about shapes first, for seconds.
-@njit(cache=True)
-def _more(values):
-    """The values and as many zeros."""
-    out = np.zeros(2 * len(values), values.dtype)
-    for i in range(len(values)):
-        out[i] = values[i]
-    return out
-
-
-@njit(cache=True)
-def _more_rows(values):
-    """As _more, of rows."""
-    out = np.zeros((2 * values.shape[0], values.shape[1]), values.dtype)
-    for i in range(values.shape[0]):
-        for k in range(values.shape[1]):
-            out[i, k] = values[i, k]
-    return out
-
-
 @njit(cache=True)
 def _check(
     op,
@@ -688,7 +669,7 @@ def _check(
                 if holders[mine] > 1:
                     if frees == 0:
                         frees = len(clock)
-                        clock, holders = _more_rows(clock), _more(holders)
+                        clock, holders = grown_rows(clock), grown(holders)
                         free = np.arange(len(clock) - 1, -1, -1)
                     frees -= 1
                     new = free[frees]
@@ -768,7 +749,7 @@ def _check(
                     read_free = read_next[e]
                 else:
                     if reads == len(read_row):
-                        read_row, read_next = _more(read_row), _more(read_next)
+                        read_row, read_next = grown(read_row), grown(read_next)
                     e = reads
                     reads += 1
                 read_row[e] = row

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from ...collectives.growing import grown_rows
 from ...errors import UserError
 from .replay import StuckError
 
@@ -483,16 +484,6 @@ def _unlink(lists, link, rank, before, operation):
 
 
 @njit(cache=True, nogil=True)
-def _longer(rows):
-    """The rows and as many of zeros. Element by element: for a slice Numba would compile the words of an error first."""
-    out = np.zeros((2 * rows.shape[0], rows.shape[1]), np.int64)
-    for i in range(rows.shape[0]):
-        for k in range(rows.shape[1]):
-            out[i, k] = rows[i, k]
-    return out
-
-
-@njit(cache=True, nogil=True)
 def _simulate(goal_, first, roots, ranks, ring_steps, ring_size, letters, margin):
     """(operations done, finish, messages, events, (receiver, sender, tag of a message left over or -1; a stuck rank))."""
     operations = len(goal_.kind)
@@ -522,7 +513,7 @@ def _simulate(goal_, first, roots, ranks, ring_steps, ring_size, letters, margin
         goal_.first_edge, goal_.start_edge, goal_.edges, owner, first, roots, ranks, ring_steps, ring_size,
         letters.L, letters.o, letters.g, letters.G, letters.O, letters.S, margin,
     ):  # fmt: skip
-        pool, runs = _longer(pool), _longer(runs)
+        pool, runs = grown_rows(pool), grown_rows(runs)
         heap = np.concatenate((heap, np.zeros_like(heap)))
     finish = np.zeros(ranks, np.int64)
     lost = np.full(4, -1, np.int64)

@@ -20,6 +20,7 @@ import numpy as np
 from numba import carray, from_dtype, njit, types
 from numba.extending import intrinsic
 
+from ...collectives.growing import grown_rows
 from ...collectives.schedule import COPY, NOP, RECV, RECV_REDUCE, REDUCE, SEND, STEP, Schedule
 from ...errors import UserError
 from ..physics.network import PS, Network, delay_ps, pair_class, wire_ps, work_ps
@@ -202,16 +203,6 @@ def _pop(heap, size, times, keys):
         at = down
     heap[at] = item
     return size
-
-
-@njit(cache=True, nogil=True)
-def _grown(rows):
-    """The rows and as many of zeros. Element by element: for a slice Numba would compile the words of an error first."""
-    out = np.zeros((2 * rows.shape[0], rows.shape[1]), np.int64)
-    for i in range(rows.shape[0]):
-        for k in range(rows.shape[1]):
-            out[i, k] = rows[i, k]
-    return out
 
 
 @njit(cache=True, nogil=True)
@@ -583,17 +574,17 @@ def _walk(formula, addresses, lengths, net, itemsize, links, trace):
             formula, addresses, lengths, net, itemsize, links,
         )  # fmt: skip
         if problem == GROW_POOL:
-            pool = _grown(pool)
+            pool = grown_rows(pool)
             if linked:
                 heap = np.concatenate((heap, np.zeros_like(heap)))
                 event_time = np.concatenate((event_time, np.zeros_like(event_time)))
                 event_key = np.concatenate((event_key, np.zeros_like(event_key)))
         elif problem == GROW_QUEUES:
-            queue = _grown(queue)
+            queue = grown_rows(queue)
             slots = _rehashed(slots, queue, state[QUEUES])
         elif problem == GROW_TRACE:
-            spans = _grown(spans)
-            log = _grown(log)
+            spans = grown_rows(spans)
+            log = grown_rows(log)
         else:
             break
 
