@@ -209,11 +209,12 @@ def _mpi_session(options, largest: int, scratch: int, MPI, rank_here: int):
     aware, how = mpi_takes_device_addresses(MPI)
     aware = bool(world.allreduce(int(aware), MPI.MIN))
     gpu = open_gpu(rank_here)
-    bus = gpu.device.describe().get("pci_bus_id")
+    described = gpu.device.describe()
+    bus = described.get("pci_bus_id")
     session = DeviceMpiSession(
         world, gpu, largest, scratch, aware=aware, timeout=options.timeout, open_nccl=lambda: nccl.of_a_job(world, bus)
     )
-    session.crew.introduce(gpu.device.describe())
+    session.crew.introduce(described)
     session.crew.library = f"{mpi.library_name(MPI)} ({how})"
     return session
 

@@ -199,9 +199,8 @@ def _compiled(dtype: str, bits: int, number: str, lanes: int):
 
 
 if SIMULATED:
-    load_again = nanoseconds = (
-        None  # of the gate, which the simulator has no use for: its launches are over when they return
-    )
+    # Of the gate, which the simulator has no use for: its launches are over when they return.
+    load_again = nanoseconds = None
     _COUNTING = threading.Lock()
 
     def add_to(address, value):

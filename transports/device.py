@@ -412,9 +412,8 @@ class DeviceSession:
         own = self.job.algorithm == "nccl" and self._nccl_buffers is not None
         return int((self._nccl_buffers if own else self.buffers)[rank, which])
 
-    def _blocks(self, programs_rows: Sequence[np.ndarray], side_by_side: int, resident: int) -> int:
-        """Blocks for each of `side_by_side` calls that run at the same time, of the largest of rows' calls."""
-        largest = max(largest_call(rows, self.itemsize) for rows in programs_rows)
+    def _blocks(self, largest: int, side_by_side: int, resident: int) -> int:
+        """Blocks for each of `side_by_side` calls that run at the same time, of which the largest has so many bytes of result."""
         wanted = [max(1, -(-largest // nbytes)) for nbytes in BYTES_A_BLOCK]
         return next((blocks for blocks in wanted if blocks * side_by_side <= resident), wanted[-1])
 
@@ -446,14 +445,15 @@ class DeviceSession:
             for of_parity in steps:
                 listed = []
                 for step in of_parity:
-                    blocks = min(STEP_BLOCKS_MAX, self._blocks([step], len(step), resident))
+                    largest = largest_call(step, self.itemsize)
+                    blocks = min(STEP_BLOCKS_MAX, self._blocks(largest, len(step), resident))
                     device.upload(at, step)
                     listed.append((at, len(step), blocks))
                     at += step.nbytes
                 made.append(device.graph(self._dtype, op, listed))
             graphs = (made[0], made[1])
-        wanted = self._blocks([p.code[0] for p in self._programs["walk"].values()], most, resident)
-        blocks_a_rank = max(1, min(resident // most, wanted))
+        largest = max(largest_call(p.code[0], self.itemsize) for p in self._programs["walk"].values())
+        blocks_a_rank = max(1, min(resident // most, self._blocks(largest, most, resident)))
         base, stride = self._shape[index], 8 * self.ranks
         return _Loaded(mine, code, both.shape[0] // 2, base, base + stride, base + 2 * stride, blocks_a_rank, graphs)
 

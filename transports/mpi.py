@@ -263,8 +263,8 @@ class MpiCrew:
     def _bind(self, pin: bool) -> list[list[int]]:
         """Bind this rank's thread to a core, as `affinity.assign` shares them out; the cores of this machine's ranks, which may be
         in several containers that take themselves for hosts."""
-        machines = self.comm.allgather(affinity.machine())
-        machine = self.comm.Split(machines.index(affinity.machine()))
+        this = affinity.machine()
+        machine = self.comm.Split(self.comm.allgather(this).index(this))
         masks = machine.allgather(self._left_by_launcher)
         places = affinity.places(set().union(*masks))
         started = launcher.launch()

@@ -74,6 +74,8 @@ def run_in_children(
         while first < stop and not given_up.is_set():
             child = _Child(group, first, stop, command, start_limit)
             alive.add(child)
+            if given_up.is_set():  # meanwhile, and who gave up may not have seen this one
+                child.kill()
             try:
                 for finding in child.findings():
                     with one_at_a_time:
@@ -85,7 +87,7 @@ def run_in_children(
             first = child.next
 
     for beside, some in groupby(groups, lambda group: group.beside):
-        if not beside:
+        if not beside or workers == 1:  # one after another, and what a process has imported serves all its parts
             for group in some:
                 try_parts(group, 0, len(group.parts))
             continue

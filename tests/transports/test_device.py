@@ -170,11 +170,10 @@ def test_a_device_that_cannot_hold_all_ranks_at_once_takes_steps(shim_folder):
 
 def test_calls_take_as_many_blocks_as_run_at_a_time_and_long_ones_more(shim_folder, monkeypatch):
     monkeypatch.setattr(device, "BYTES_A_BLOCK", (256, 512, 1024))
-    s = session(shim_folder, 2, way="steps", resident=16)
-    s.prepare(Job("ring", 2, "float32", "sum"))
+    s = session(shim_folder, 2)
 
     def blocks(nbytes, rows):
-        return s._blocks([np.array([[0, 0, 0, 1, 0, 0, 0, 0, nbytes // 4] + [0] * 7])], rows, resident=16)
+        return s._blocks(nbytes, rows, resident=16)
 
     assert [blocks(n, 4) for n in (4, 256, 512, 1024)] == [1, 1, 2, 4]
     assert [blocks(n, 4) for n in (2048, 4096)] == [4, 4]  # no more than run at a time, of two and four vectors
