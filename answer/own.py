@@ -23,6 +23,7 @@ from ..bench.summary import (
     HOST_TRANSPORTS,
     WALL,
     Series,
+    gpus_measured,
     hostnames,
     limit_of,
     memory_bandwidth,
@@ -201,18 +202,15 @@ def _texts(value) -> tuple[str, ...]:
 
 
 def _devices(environment: dict) -> list[Device]:
-    gpu = environment.get("gpu") if isinstance(environment.get("gpu"), dict) else {}
     host = next(iter(hostnames(environment)), "")
-    listed = gpu.get("devices") if isinstance(gpu.get("devices"), list) else _texts(environment.get("gpus"))
-    called = [d.get("name") if isinstance(d, dict) else d for d in listed]
+    called = [gpu.get("name") for gpu in gpus_measured(environment)] or _texts(environment.get("gpus"))
     return [Device(0, i, host, i, name) for i, name in enumerate(called) if isinstance(name, str)]
 
 
 def _cache(environment: dict, device: bool) -> float:
     """Bytes of the largest cache; where the record does not tell, no GPU's and 32 MiB of a host's."""
     if device:
-        gpu = environment.get("gpu") if isinstance(environment.get("gpu"), dict) else {}
-        sizes = [d.get("l2_bytes") for d in gpu.get("devices") or [] if isinstance(d, dict)]
+        sizes = [gpu.get("l2_bytes") for gpu in gpus_measured(environment)]
     else:
         caches = environment.get("caches")
         sizes = list(caches.values()) if isinstance(caches, dict) else []

@@ -98,6 +98,13 @@ def machine(environment: Mapping) -> str:
     return " ".join([str(environment.get("cpu_model") or ""), *hosts]).strip()
 
 
+def gpus_measured(environment: Mapping) -> list[dict]:
+    """The GPUs that a record is of, as bench/gpu.py writes them down; [] for one of the CPU, and whatever else a file holds."""
+    gpu = environment.get("gpu")
+    devices = gpu.get("devices") if isinstance(gpu, dict) else None
+    return [d for d in devices if isinstance(d, dict)] if isinstance(devices, list) else []
+
+
 def hostnames(environment: Mapping) -> list[str]:
     """The distinct host names of an environment record, whether it holds one name, a list or none."""
     hosts = environment.get("hostnames") or environment.get("hostname") or []

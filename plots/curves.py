@@ -26,6 +26,7 @@ from ..bench.summary import (
     Series,
     Traffic,
     crossover,
+    gpus_measured,
     hostnames,
     limit_of,
     own_limit,
@@ -283,13 +284,6 @@ def collective_words(records: Sequence[Record]) -> str:
     return ", ".join(words) + ", …" * (len(names) > 3)
 
 
-def _gpus(environment: dict) -> list[str]:
-    """The names of the GPUs that were measured; a file of others' may hold anything."""
-    gpu = environment.get("gpu")
-    devices = gpu.get("devices") if isinstance(gpu, dict) else None
-    return [str(d.get("name")) for d in devices if isinstance(d, dict)] if isinstance(devices, list) else []
-
-
 def provenance(records: Sequence[Record]) -> str:
     """Transport, GPUs or CPU, cores, hosts, MPI and day, as far as the environment tells; modelled systems by name."""
     transports = list(dict.fromkeys(r.transport for r in records))
@@ -297,7 +291,7 @@ def provenance(records: Sequence[Record]) -> str:
     systems = dict.fromkeys(r.clock.removeprefix("fabric:") for r in records if r.clock != WALL)
     parts += [f"modelled: {plain(s, 30)}" for s in list(systems)[:3]]
     env = next((r.environment for r in records if r.clock == WALL and r.environment), {})
-    gpus = _gpus(env)
+    gpus = [str(gpu.get("name")) for gpu in gpus_measured(env)]
     parts += [f"{gpus.count(name)} × {plain(name, 45)}" for name in list(dict.fromkeys(gpus))[:2]]
     if env.get("cpu_model") and not gpus:
         parts.append(plain(env["cpu_model"], 45))

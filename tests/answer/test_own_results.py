@@ -77,6 +77,13 @@ def test_emulated_ranks_of_a_gpu_are_held_against_its_memory():
     assert "one GPU" in found.answer.remarks[0]
 
 
+@pytest.mark.parametrize("devices", [7, "GPU", {"name": H100}, [7, None, {"l2_bytes": "50"}]])
+def test_gpus_that_are_none_leave_the_question_open(devices):
+    found = answer_of(memory_curve(0.9, environment={**HOST, "gpu": {"devices": devices}}, transport="device"),
+                      {**LIMITS, "memory": "device"})  # fmt: skip
+    assert found.verdict == UNKNOWN
+
+
 def test_wrong_results_have_no_bandwidth_in_any_cache():
     curve = memory_curve(0.9)
     curve[0] = replace(curve[0], out_of_place=replace(curve[0].out_of_place, wrong=3))
