@@ -302,6 +302,7 @@ class Watchdog:
         if self._closing.is_set():
             return
         self._closing.set()
+        self._signals.wake()
         self._thread.join(timeout=2)
         self._signals.close()
         if self._board:
@@ -571,6 +572,11 @@ class _Signals:
             return 0
         came = os.read(self._read, 4096)
         return next((number for number in self.NUMBERS if number in came), 0)
+
+    def wake(self) -> None:
+        """Have who waits return at once."""
+        with suppress(BlockingIOError):
+            os.write(self._write, b"\0")
 
     def close(self) -> None:
         if self._before and threading.current_thread() is threading.main_thread():

@@ -107,6 +107,14 @@ def test_who_speaks_last_leaves_no_board(python, how):
     assert not Path(done.stdout.strip()).exists()
 
 
+def test_a_watchdog_stops_without_waiting_for_its_next_beat(monkeypatch):
+    """Who is stopped once its watchdog is done is looked after by nobody."""
+    monkeypatch.setattr(watchdog, "BEAT_SECONDS", 3600.0)
+    dog = watchdog.Watchdog()
+    dog.stop()
+    assert not dog._thread.is_alive()
+
+
 def test_a_launcher_that_hangs_with_its_ranks_gone_is_ended(python):
     rank = "from busbw.transports import watchdog; watchdog.LAUNCHER_SECONDS = 0.5\n"
     rank += f"watchdog.Watchdog(0, 1, 1, 'test-hang-{os.getpid()}').end('given up', 3)"
