@@ -383,6 +383,10 @@ class Watchdog:
         if self._elsewhere():
             # The launcher tells everybody once a host has given up, and then ends them: who lives was told by somebody else.
             time.sleep(QUIET_SECONDS)
+        elif self._forsaken():  # by somebody who spoke at a board that was gone before this rank came
+            if self._board:
+                self._board.unlink()
+            os._exit(128 + signal.SIGTERM)
         self._give_up("the job was told to stop (SIGTERM)", [], {}, code=128 + signal.SIGTERM)
 
     def _late(self, late: float, now: float, lines: dict[int, Line]) -> None:
@@ -439,6 +443,11 @@ class Watchdog:
             return []
         expected = set(range(self.size)) if self.size and self.size == self.ranks_here else set(self._siblings())
         return sorted(expected - set(lines))
+
+    def _forsaken(self) -> bool:
+        """Whether a rank of this host has left the job, as far as that can be told."""
+        found = self._siblings() if self._name else {}
+        return self.rank in found and len(found) < (self.ranks_here or 0)
 
     def _siblings(self) -> dict[int, int]:
         """The job's processes on this host, rank to pid, from their environments."""

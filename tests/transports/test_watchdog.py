@@ -107,6 +107,29 @@ def test_who_speaks_last_leaves_no_board(python, how):
     assert not Path(done.stdout.strip()).exists()
 
 
+@pytest.mark.parametrize("siblings, said", [(1, 1), (0, 0)])
+def test_who_is_told_to_stop_says_so_unless_somebody_has_left(python, siblings, said):
+    """Who has left has spoken, and the board was gone before this rank came."""
+    job = {
+        "PMIX_NAMESPACE": f"test-told-{os.getpid()}-{said}",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+    }
+    sleeper = [sys.executable, "-c", "input()"]
+    others = [
+        subprocess.Popen(sleeper, stdin=subprocess.PIPE, env={**os.environ, **job, "OMPI_COMM_WORLD_RANK": "1"})
+        for _ in range(siblings)
+    ]
+    program = "import os, signal, time; from busbw.transports import watchdog\nw = watchdog.of_this_process()\n"
+    program += "print(w._board.path, flush=True); os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)"
+    done = python("-c", program, **job, OMPI_COMM_WORLD_RANK="0")
+    for other in others:
+        other.communicate()
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr.count("\n") == done.stderr.count("was told to stop (SIGTERM)") == said, done.stderr
+    assert not Path(done.stdout.strip()).exists()
+
+
 def test_a_watchdog_stops_without_waiting_for_its_next_beat(monkeypatch):
     """Who is stopped once its watchdog is done is looked after by nobody."""
     monkeypatch.setattr(watchdog, "BEAT_SECONDS", 3600.0)
