@@ -47,6 +47,7 @@ LAUNCHER = "prterun"  # what Open MPI's mpirun is
 TIMEOUT_SECONDS = 60.0
 TIMEOUT_MIN = 0.5  # less than two beats tells nothing
 PROGRESS = 0.01  # share of a processor that a rank at work takes; one that sleeps and looks again takes less
+SHARED_MEMORY = "/dev/shm"
 RANKS_UNKNOWN = 4096  # lines of a board where the launcher does not say how many ranks there are
 EXIT_STALLED = 3
 DEPARTURE = "the exit of the last"
@@ -72,6 +73,27 @@ class Line:
         return self.waits_for == NOBODY
 
 
+def _file_name(name: str) -> str:
+    return f"busbw-board-{os.getuid()}-{name}"
+
+
+def sweep_boards() -> None:
+    """Remove the boards of this user's jobs that were killed as a whole: each rank holds a lock on its own (`Board`)."""
+    with suppress(OSError):
+        for entry in os.scandir(SHARED_MEMORY):
+            if not entry.name.startswith(_file_name("")):
+                continue
+            with suppress(OSError):
+                fd = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # Not another's that was put there meanwhile.
+                    if os.path.samestat(os.fstat(fd), os.stat(entry.path)):
+                        os.unlink(entry.path)
+                finally:
+                    os.close(fd)
+
+
 class Board:
     """The file in which the ranks of one host meet. Written and read whole lines at a time, never mapped: where the file system is
     full, a write fails, and a touch of a mapping would kill."""
@@ -85,10 +107,10 @@ class Board:
     @staticmethod
     def _open(name: str) -> tuple[str, int]:
         problem: OSError = FileNotFoundError(errno.ENOENT, "no directory for temporary files")
-        for folder in dict.fromkeys(("/dev/shm", os.environ.get("TMPDIR", "/tmp"))):
-            path = os.path.join(folder, f"busbw-{os.getuid()}-{name}")
+        for folder in dict.fromkeys((SHARED_MEMORY, os.environ.get("TMPDIR", "/tmp"))):
+            path = os.path.join(folder, _file_name(name))
             try:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                fd = _opened(path)
                 if os.fstat(fd).st_uid != os.getuid():
                     os.close(fd)
                     raise PermissionError(errno.EPERM, "somebody else's file", path)
@@ -164,6 +186,22 @@ class Board:
             os.unlink(self.path)
 
 
+def _opened(path: str) -> int:
+    """A descriptor of a board; where boards are swept, of one that is not as long as this process lives."""
+    for _ in range(1000):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if os.path.dirname(path) != SHARED_MEMORY:
+            return fd  # other file systems may take the lock for that of who claims the voice
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        except (BlockingIOError, FileNotFoundError):  # it is just being swept
+            time.sleep(0.001)
+        os.close(fd)
+    raise BlockingIOError(errno.EAGAIN, "somebody holds it", path)
+
+
 @dataclass(frozen=True)
 class Peers:
     """What is known of the others once MPI runs.
@@ -202,6 +240,7 @@ class Watchdog:
         self._closing = threading.Event()
         self._board: Board | None = None
         if name and rank < (size or RANKS_UNKNOWN):
+            sweep_boards()
             with suppress(OSError):  # no place to meet: each looks after itself
                 self._board = Board(name, size or RANKS_UNKNOWN)
         self._beat(time.monotonic())

@@ -130,6 +130,16 @@ def test_who_is_told_to_stop_says_so_unless_somebody_has_left(python, siblings, 
     assert not Path(done.stdout.strip()).exists()
 
 
+def test_a_board_that_nobody_holds_is_swept(board, python):
+    program = "from busbw.transports.watchdog import Board\nprint(Board('test-left', 4).path)"
+    left = Path(python("-c", program).stdout.strip())
+    if str(left.parent) != watchdog.SHARED_MEMORY:
+        pytest.skip(f"no {watchdog.SHARED_MEMORY}")
+    assert left.exists()
+    watchdog.sweep_boards()
+    assert not left.exists() and Path(board.path).exists()
+
+
 def test_a_watchdog_stops_without_waiting_for_its_next_beat(monkeypatch):
     """Who is stopped once its watchdog is done is looked after by nobody."""
     monkeypatch.setattr(watchdog, "BEAT_SECONDS", 3600.0)
@@ -158,13 +168,13 @@ def test_another_process_of_the_launchers_number_is_left_alone():
 def test_a_board_is_not_opened_through_somebody_elses_link(tmp_path):
     name = f"test-link-{os.getpid()}"
     for folder in ("/dev/shm", "/tmp"):
-        os.symlink(tmp_path / "aim", f"{folder}/busbw-{os.getuid()}-{name}")
+        os.symlink(tmp_path / "aim", f"{folder}/busbw-board-{os.getuid()}-{name}")
     try:
         with pytest.raises(OSError):
             watchdog.Board(name, 2)
     finally:
         for folder in ("/dev/shm", "/tmp"):
-            os.unlink(f"{folder}/busbw-{os.getuid()}-{name}")
+            os.unlink(f"{folder}/busbw-board-{os.getuid()}-{name}")
     assert not (tmp_path / "aim").exists()
 
 
