@@ -29,7 +29,7 @@ class Chooser:
         times: dict[str, list[float]] = {name: [] for name in self.candidates[collective, mode]}
         for round_ in range(self.ROUNDS):
             for name in times:
-                self.session.prepare(self._job(collective, name, count, dtype, op, mode))
+                self.session.prepare(self.job(collective, name, count, dtype, op, mode))
                 if round_ == 0:
                     self.session.run()
                 first, _ = self.session.time(1, 1)
@@ -47,10 +47,11 @@ class Chooser:
     def _fastest_on_the_fabric(self, collective: str, count: int, dtype: str, op: str, mode: str) -> str:
         times = {}
         for name in self.offered[collective]:
-            self.session.prepare(self._job(collective, name, count, dtype, op, mode))
+            self.session.prepare(self.job(collective, name, count, dtype, op, mode))
             times[name] = int(self.session.virtual(1).finish.max())
         return min(times, key=times.get)
 
-    def _job(self, collective: str, name: str, count: int, dtype: str, op: str, mode: str) -> Job:
+    def job(self, collective: str, name: str, count: int, dtype: str, op: str, mode: str) -> Job:
+        """Of an algorithm, cut as the session says."""
         s = self.session
-        return job_for(self.options, collective, name, count, dtype, op, mode, s.ranks, s.clock, s.nodes)
+        return job_for(self.options, collective, name, count, dtype, op, mode, s.ranks, s.clock, s.nodes, s.slice_sizes)

@@ -8,11 +8,12 @@ from ..collectives import build, distinct
 from ..collectives.collective import COLLECTIVES
 from ..collectives.nodes import Nodes
 from ..kernels.dtypes import find_device_dtype
+from ..transports import launcher
 from ..transports.clock import stamps_needed
 from ..transports.fault import fault_from_environment
 from ..transports.session import REFERENCES, Job, Session
 from ..transports.shared import LocalCrew
-from ..transports.tuning import CPU_SLICES, GPU_SLICES, default_slices
+from ..transports.tuning import CPU_SLICES, GPU_SLICES, UNASKED_SLICES, SliceSizes, default_slices
 from . import gpu
 from .emulate import FabricClock, fabric_clock
 from .environment import available_bytes, last_level_cache
@@ -34,7 +35,7 @@ def session_for(options: Options):
 
 def open_session(options: Options) -> Session:
     """The ranks and their memory. Raises OptionError where the memory would not fit, Unavailable without MPI."""
-    from ..transports import launcher, mpi
+    from ..transports import mpi
 
     largest = options.sizes()[-1]
     if launcher.launched():
@@ -87,6 +88,9 @@ def open_session(options: Options) -> Session:
 def needs(options: Options, ranks: int, clock: FabricClock | None, nodes: Nodes = None) -> tuple[int, int]:
     """(bytes of SCRATCH, messages sent) of the neediest rank over the sizes and algorithms asked for."""
     sizes = options.sizes()
+    cuts = (CPU_SLICES,) if options.backend == "cpu" else (GPU_SLICES,)
+    if options.backend == "cpu" and launcher.launched():
+        cuts += (UNASKED_SLICES,)  # bench/slices.py chooses when the ranks have met
     scratch = messages = 0
     for collective in (COLLECTIVES[name] for name in options.collectives):
         names = algorithms_for(options, collective.name)
@@ -98,8 +102,9 @@ def needs(options: Options, ranks: int, clock: FabricClock | None, nodes: Nodes 
                 for mode in modes_for(options, collective):
                     counts = [collective.count_of(ranks, size // d.itemsize) for size in sizes]
                     jobs = [
-                        job_for(options, collective.name, candidate, n, dtype, "sum", mode, ranks, clock, nodes)
+                        job_for(options, collective.name, candidate, n, dtype, "sum", mode, ranks, clock, nodes, cut)
                         for n in counts
+                        for cut in cuts
                     ]
                     # A size of its own has no more messages than the largest cut into as many slices.
                     schedule = build(
@@ -129,8 +134,9 @@ def job_for(
     ranks: int,
     clock: FabricClock | None,
     nodes: Nodes = None,
+    slice_sizes: SliceSizes = CPU_SLICES,
 ) -> Job:
-    """count: elements of a block (collectives/collective.py); op: "none" where nothing is reduced."""
+    """count: elements of a block (collectives/collective.py); op: "none" where nothing is reduced; slice_sizes: the session's."""
     c = COLLECTIVES[collective]
     nbytes = c.size_count(ranks, count) * find_device_dtype(dtype).itemsize
     if algorithm in REFERENCES:
@@ -140,7 +146,7 @@ def job_for(
     elif clock:
         slices = clock.slices(c, algorithm, count, find_device_dtype(dtype).itemsize, options.channels)
     else:
-        slices = default_slices(algorithm, ranks, nbytes, CPU_SLICES if options.backend == "cpu" else GPU_SLICES)
+        slices = default_slices(algorithm, ranks, nbytes, slice_sizes)
     root = (options.root or 0) if c.rooted else 0
     op = op if c.reduces else "sum"
     return Job(algorithm, count, dtype, op, mode == "in_place", options.channels, slices, c.name, root, nodes)
@@ -170,7 +176,7 @@ def _clock(options: Options, ranks: int) -> FabricClock | None:
         routing=options.routing,
         failed_planes=options.failed_planes or 0,
     )
-    from ..transports import launcher, mpi
+    from ..transports import mpi
 
     if not launcher.launched():
         return clock

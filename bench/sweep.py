@@ -16,10 +16,10 @@ from .emulate import emulate
 from .environment import before_warnings, environment
 from .limits import least_seconds, measure_limits
 from .measure import measure
-from .opening import job_for
 from .options import Options, algorithms_for, modes_for, ops_for, plain
 from .record import Record, Timing
 from .sizes import format_size
+from .slices import suiting
 from .warnings import after_warnings
 
 LIMITS_FROM_BYTES = 1 << 20  # smaller sweeps never leave the cache: the memory's limits say nothing of them
@@ -67,6 +67,7 @@ def sweep(
         )
         for algorithm in algorithms_for(options, c.name)
     ]
+    session.slice_sizes = suiting(options, session)
     chooser = Chooser(options, session)
     limits: dict = {}
     least: dict[str, float] = {}
@@ -92,7 +93,7 @@ def sweep(
         for mode in modes_for(options, collective):
             progress(index, len(cells), f"{said} {mode.replace('_', '-')}")
             chosen = chooser.choose(collective.name, algorithm, count, dtype, op, mode)
-            job = job_for(options, collective.name, chosen, count, dtype, op, mode, session.ranks, clock, session.nodes)
+            job = chooser.job(collective.name, chosen, count, dtype, op, mode)
             if chosen in REFERENCES:
                 try:
                     session.prepare(job)

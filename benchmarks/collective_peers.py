@@ -36,9 +36,10 @@ from statistics import median
 import numpy as np
 from busbw.bench.auto import Chooser
 from busbw.bench.measure import Effort, measure
-from busbw.bench.opening import job_for, session_for
+from busbw.bench.opening import session_for
 from busbw.bench.options import Options, checked
 from busbw.bench.sizes import format_size, parse_size, sweep_sizes
+from busbw.bench.slices import suiting
 from busbw.collectives.collective import COLLECTIVES
 from busbw.transports import launcher
 from busbw.transports.affinity import usable
@@ -177,6 +178,7 @@ def serve(args) -> None:
         mpi=mpi,
     )  # fmt: skip
     with session_for(options) as session:
+        session.slice_sizes = suiting(options, session)
         crew = session.crew
         rank = crew.rank if mpi else 0
         with open(f"{args.serve}.{rank}") as commands:
@@ -189,9 +191,7 @@ def serve(args) -> None:
                 count = COLLECTIVES[name].count_of(session.ranks, int(nbytes) // 4)
                 try:
                     chosen = choosers[name].choose(name, algorithm, count, "float32", "sum", where[1])
-                    job = job_for(
-                        options, name, chosen, count, "float32", "sum", where[1], session.ranks, None, session.nodes
-                    )
+                    job = choosers[name].job(name, chosen, count, "float32", "sum", where[1])
                     timing = measure(session, job, Effort(budget=float(seconds))).timing
                 except Unavailable:
                     timing = None

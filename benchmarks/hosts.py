@@ -3,9 +3,9 @@
     python benchmarks/hosts.py --hosts 4 --megabits 200
 
 The hosts are network namespaces of this machine (tests/hosts.py; needs root and iproute2), so that the links are the slow part and
-two cores can drive them. `links` is what a ring's 2(p-1)/p S bytes take at the links' rate alone; `modelled` is `busbw simulate` on
-a card that says nothing but those links, in as many slices as it finds best; `ours` is that very schedule, `by default` what a
-sweep takes that is told nothing; `library` is MPI_Allreduce in the same sweep.
+two cores can drive them. `links` is what a ring's 2(p-1)/p S bytes take at the links' rate alone; `ours` is a sweep that is told
+nothing, which chooses the slices; `modelled` is `busbw simulate` of that very schedule on a card that says nothing but those links;
+`library` is MPI_Allreduce in the same sweep. Each time is the best of the medians of --rounds sweeps: other work may disturb one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import mode
 
 from busbw.bench.record import read
-from busbw.bench.sizes import format_size
+from busbw.bench.sizes import format_size, parse_size, sweep_sizes
 
 _spec = importlib.util.spec_from_file_location("busbw_test_hosts", Path(__file__).parent.parent / "tests" / "hosts.py")
 hosts = importlib.util.module_from_spec(_spec)
@@ -90,11 +91,11 @@ def measured(cluster, n: int, first: str, last: str, budget: float, algorithms: 
     return read(out).records
 
 
-def modelled(n: int, megabits: float, first: str, last: str, folder: Path) -> dict[int, tuple[float, int]]:
+def modelled(n: int, megabits: float, first: str, last: str, folder: Path, *more: str) -> dict[int, tuple[float, int]]:
     """Size in bytes -> seconds, slices."""
-    path, out = folder / "links.yaml", folder / "modelled.jsonl"
+    path, out = folder / "links.yaml", folder / f"modelled-{len(list(folder.iterdir()))}.jsonl"
     path.write_text(card(n, megabits))
-    command = ["simulate", str(path), "--ranks", str(n), "-b", first, "-e", last, "-f", "4", "--algo", "ring"]
+    command = ["simulate", str(path), "--ranks", str(n), "-b", first, "-e", last, "-f", "4", "--algo", "ring", *more]
     subprocess.run(
         [sys.executable, "-m", "busbw", *command, "--out", str(out), "-q"], check=True, stdout=subprocess.PIPE
     )
@@ -108,27 +109,27 @@ def main() -> int:
     parser.add_argument("-b", dest="first", default="64K")
     parser.add_argument("-e", dest="last", default="4M")
     parser.add_argument("--budget", type=float, default=1.0, help="seconds for one size and mode")
+    parser.add_argument("--rounds", type=int, default=3, help="sweeps of each size")
     args = parser.parse_args()
     if problem := hosts.missing():
         sys.exit(problem)
     made = hosts.hosts(args.hosts, megabits=args.megabits)
+    print(f"{args.hosts} hosts, links of {args.megabits:g} Mb/s, ring, float32, out of place; ms", flush=True)
+    print("    size slices     links  modelled      ours   library  ours/modelled  library/ours", flush=True)
     with tempfile.TemporaryDirectory(prefix="busbw-hosts-") as folder, made as cluster:
-        model = modelled(args.hosts, args.megabits, args.first, args.last, Path(folder))
-        times = {}
-        for size, (_, slices) in model.items():
-            these = args.hosts, str(size), str(size), args.budget
-            by_default = measured(cluster, *these, "ring,mpi-native", Path(folder))
-            same = measured(cluster, *these, "ring", Path(folder), "--slices", str(slices))
-            times[size] = [r.out_of_place.seconds for r in (*same, *by_default)]
-    print(f"{args.hosts} hosts, links of {args.megabits:g} Mb/s, ring, float32, out of place; ms")
-    print("    size slices     links  modelled      ours  by default   library  ours/modelled  library/ours")
-    for size, (seconds, slices) in sorted(model.items()):
-        links = 2 * (args.hosts - 1) / args.hosts * size * 8 / (args.megabits * 1e6)
-        ours, by_default, library = times[size]
-        cells = "".join(
-            f"{1e3 * t:{w}.2f}" for t, w in zip((links, seconds, ours, by_default, library), (10, 10, 10, 12, 10))
-        )
-        print(f"{format_size(size):>8}{slices:>7}{cells}{ours / seconds:15.2f}{library / ours:14.2f}")
+        for size in sweep_sizes(parse_size(args.first), parse_size(args.last), factor=4):
+            this = str(size), str(size)
+            rounds = [
+                measured(cluster, args.hosts, *this, args.budget, "ring,mpi-native", Path(folder))
+                for _ in range(args.rounds)
+            ]
+            ours, library = (min(r[i].out_of_place.seconds for r in rounds) for i in range(2))
+            slices = mode(r[0].slices for r in rounds)
+            model = modelled(args.hosts, args.megabits, *this, Path(folder), "--slices", str(slices))
+            seconds = model[size][0]
+            links = 2 * (args.hosts - 1) / args.hosts * size * 8 / (args.megabits * 1e6)
+            cells = "".join(f"{1e3 * t:10.2f}" for t in (links, seconds, ours, library))
+            print(f"{format_size(size):>8}{slices:>7}{cells}{ours / seconds:15.2f}{library / ours:14.2f}", flush=True)
     return 0
 
 

@@ -76,7 +76,7 @@ def add_arguments(parser) -> None:
     _nccl_tests.add_arguments(how)
     how.add_argument("--transport", default="auto", help="auto (shared inside a host, mpi between), shared, mpi")
     how.add_argument("--channels", type=int, default=1, metavar="N", help="independent rings or trees (default 1)")
-    how.add_argument("--slices", type=int, metavar="N", help="pieces of a chunk in flight (default: by size)")
+    how.add_argument("--slices", type=int, metavar="N", help="pieces of a chunk (default: by size; over MPI by trial)")
     how.add_argument("--node-size", type=int, metavar="N", help=(
         "take every N consecutive ranks as a node: for node-aware algorithms (hierarchical, node-tree, torus), and under mpirun "
         "also for the transport, to try the hybrid on one machine (default: hosts, with --fabric the system's nodes)"

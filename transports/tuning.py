@@ -21,10 +21,16 @@ class SliceSizes:
     ring: int
     tree: int
     from_message: int
+    most: int | None = (
+        None  # slices times ranks, of a long message that is cut so; a longer one is cut as CPU_SLICES says
+    )
 
 
 # A slice that one rank writes and the next reads should still be in the cache between.
 CPU_SLICES = SliceSizes(256 << 10, 64 << 10, 0)
+# Over TCP MPI libraries send short messages unasked and ask before long ones (Open MPI from 64 KiB on with its headers); request
+# and answer then queue behind the data of others. Which of the two an MPI job takes, it measures: bench/slices.py.
+UNASKED_SLICES = SliceSizes(32 << 10, 32 << 10, 0, most=2048)
 # A GPU's flags cost 2 us, in which it copies some MB, and the start and end of a call leave part of it idle: on an H100 slices of
 # 32 MiB and more are as fast as one, of 8 MiB 2 to 7 % slower.
 GPU_SLICES = SliceSizes(32 << 20, 32 << 20, 64 << 20)
@@ -36,7 +42,7 @@ def default_slices(algorithm: str, ranks: int, nbytes: int, sizes: SliceSizes = 
         return 1
     if algorithm in ("tree", "node-tree"):
         chunk, slice_bytes = nbytes // 2, sizes.tree
-    elif ranks <= 2:
+    elif ranks <= 2 and sizes.most is None:
         return 1  # nothing is forwarded, so nothing is gained
     elif algorithm == "chain":
         chunk, slice_bytes = nbytes, sizes.ring
@@ -44,7 +50,10 @@ def default_slices(algorithm: str, ranks: int, nbytes: int, sizes: SliceSizes = 
         chunk, slice_bytes = nbytes // ranks, sizes.ring
     else:
         return 1
-    return max(1, min(SLICES_MAX, chunk // slice_bytes))
+    slices = max(1, chunk // slice_bytes)
+    if sizes.most is None:
+        return min(SLICES_MAX, slices)
+    return slices if slices * ranks <= sizes.most else default_slices(algorithm, ranks, nbytes)
 
 
 def streaming(working_set: int, cache_bytes: int) -> int:
