@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from threading import current_thread, main_thread
 
 AGAIN_SECONDS = 0.05
-IMPORT = "<frozen importlib._bootstrap>"
+FOREIGN = ("<frozen importlib._bootstrap>", "/llvmlite/")  # in the file names of code that KeyboardInterrupt would not come through
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,9 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _interrupts(over: bool):
     """Inside, SIGINT raises KeyboardInterrupt where that reaches us; elsewhere it is tried again a moment later.
 
-    Within an import it is the importing module's to change: NumPy makes an ImportError of it. Within a callback from C (such as
-    llvmlite's), a __del__ and the like it goes no further than sys.unraisablehook. It is the alarm clock that tries again: a thread
-    might have to wait for a lock that what was interrupted holds.
+    Within an import it is changed: NumPy makes an ImportError of it. In llvmlite it leaves half-made objects,
+    which are errors later. Within other callbacks from C, a __del__ and the like it goes no further than sys.unraisablehook. It is
+    the alarm clock that tries again: a thread might have to wait for a lock that what was interrupted holds.
     """
 
     def again():
@@ -40,7 +40,7 @@ def _interrupts(over: bool):
 
     def interrupt(number, frame):
         while frame and frame.f_code is not main.__code__:
-            if frame.f_code.co_filename == IMPORT:
+            if any(name in frame.f_code.co_filename for name in FOREIGN):
                 return again()
             frame = frame.f_back
         raise KeyboardInterrupt

@@ -35,6 +35,11 @@ def deleted():
     Deleted()
     until_interrupted()
 
+def in_llvmlite():
+    half_made = "try: strike()\\nexcept KeyboardInterrupt: raise RuntimeError('no compiled object yet') from None"
+    exec(compile(half_made, "/site-packages/llvmlite/binding/ffi.py", "exec"))
+    until_interrupted()
+
 place = sys.argv.pop(1)
 if place == "import":
     sys.meta_path.insert(0, Importing())
@@ -47,7 +52,7 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("place", ["import", "in_a_callback", "deleted"])
+@pytest.mark.parametrize("place", ["import", "in_llvmlite", "in_a_callback", "deleted"])
 def test_an_interrupt_that_foreign_code_would_swallow_ends_the_command(python, place):
     done = python("-c", PROGRAM, place, "systems", timeout=60)
     assert (done.returncode, done.stderr) == (130, "\ninterrupted\n")
