@@ -6,7 +6,10 @@ from contextlib import contextmanager
 from threading import current_thread, main_thread
 
 AGAIN_SECONDS = 0.05
-FOREIGN = ("<frozen importlib._bootstrap>", "/llvmlite/")  # in the file names of code that KeyboardInterrupt would not come through
+FOREIGN = (
+    "<frozen importlib._bootstrap>",
+    "/llvmlite/",
+)  # in the file names of code that KeyboardInterrupt would not come through
 
 
 def main(arguments: list[str] | None = None) -> int:
