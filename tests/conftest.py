@@ -17,6 +17,10 @@ from hypothesis import settings
 settings.register_profile("busbw", deadline=None)  # a busy machine is no failure
 settings.load_profile("busbw")
 
+# Containers set it; every process that a test starts would compile our modules anew, a fifth of its start. Numba keeps its code
+# in the same folders.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 _BESIDE = Path(sys.executable).parent / "mpirun"
 MPIRUN = str(_BESIDE) if _BESIDE.exists() else shutil.which("mpirun")
 

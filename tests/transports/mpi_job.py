@@ -26,8 +26,8 @@ TRIED = sys.argv[2].split(",") if len(sys.argv) > 2 else [*ALGORITHMS, "mpi-nati
 def tried(comm, transport: str, node_size: int | None) -> dict:
     """Every algorithm over the ranks of `comm`: {ranks, transport, checks, bad: what was wrong} on its first rank.
 
-    Each does all JOBS, in place or not by turns: which, the number of ranks and the algorithm say, so that between the cases and
-    algorithms everything is done both ways.
+    Each does all JOBS, in place or not by turns (of another collective, a small and a larger one): which, the number of ranks
+    and the algorithm say, so that between the cases and algorithms everything is done both ways.
     """
     crew = mpi.MpiCrew(1 << 18, 1 << 20, comm=comm, transport=transport, node_size=node_size, timeout=600)
     session = Session(crew, cache_bytes=1 << 16)
@@ -51,26 +51,26 @@ def tried(comm, transport: str, node_size: int | None) -> dict:
             assert len(samples) == 3 and np.all(samples > 0)
     # Every collective, and the library's own: back to back too, so that a rank may run ahead of the others.
     others = [c for c in COLLECTIVES.values() if c.name != "all_reduce"] if len(sys.argv) <= 2 else []
-    for collective in others:
-        for algorithm in [*algorithms(collective), "mpi-native"]:
-            for in_place in (False, True) if collective.in_place else (False,):
-                for dtype, op, count in (("float32", "sum", 3), ("float64", "sum", 2500)):
-                    root = count % session.ranks
-                    data = pattern(dtype, op, session.ranks)
-                    job = Job(algorithm, count, dtype, op, in_place, 2, 2, collective.name, root, nodes)
-                    try:
-                        session.prepare(job)
-                    except Unavailable:
-                        refused.add((algorithm, collective.name, in_place))
-                        continue
-                    session.fill(data.table)
-                    if in_place:
-                        session.run()
-                    else:
-                        session.time(3, 7)
-                    checks += 1
-                    if wrong := session.check(data):
-                        bad.append([collective.name, algorithm, count, in_place, wrong])
+    pairs = [(collective, name) for collective in others for name in [*algorithms(collective), "mpi-native"]]
+    for turn, (collective, algorithm) in enumerate(pairs, session.ranks):
+        for number, (dtype, op, count) in enumerate((("float32", "sum", 3), ("float64", "sum", 2500)), turn):
+            in_place = collective.in_place and bool(number % 2)
+            root = count % session.ranks
+            data = pattern(dtype, op, session.ranks)
+            job = Job(algorithm, count, dtype, op, in_place, 2, 2, collective.name, root, nodes)
+            try:
+                session.prepare(job)
+            except Unavailable:
+                refused.add((algorithm, collective.name, in_place))
+                continue
+            session.fill(data.table)
+            if in_place:
+                session.run()
+            else:
+                session.time(3, 7)
+            checks += 1
+            if wrong := session.check(data):
+                bad.append([collective.name, algorithm, count, in_place, wrong])
     # MPI_Bcast has one buffer, and MPI_Reduce_scatter_block puts its in-place result elsewhere.
     assert refused == (
         {("mpi-native", "broadcast", False), ("mpi-native", "reduce_scatter", True)} if others else set()

@@ -13,7 +13,7 @@ def sweep(mpirun, tmp_path):
     def run(ranks, *more, inject=None):
         out = tmp_path / "result.jsonl"
         command = ["sweep", "-b", "256", "-e", "4K", "--algo", "ring", "--budget", "0.02", "--no-report"]
-        command += ["--timeout", "6" if inject and inject.startswith("stall") else "60"]
+        command += ["--timeout", "3" if inject and inject.startswith("stall") else "60"]
         done = mpirun(ranks, "-m", "busbw", *command, "--out", out, *more, inject=inject)
         lines = out.read_text().splitlines() if out.exists() else []
         return done, [json.loads(line)["size_bytes"] for line in lines if "measurement" in line]
@@ -65,7 +65,7 @@ def test_a_stalled_rank_is_named_with_the_size_and_finished_sizes_are_kept(ranks
     assert done.returncode == 3, done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("busbw")]
     assert len(said) == 1, done.stderr
-    assert f"rank {victim} (" in said[0] and "1 KiB" in said[0] and "6 s" in said[0]
+    assert f"rank {victim} (" in said[0] and "1 KiB" in said[0] and "3 s" in said[0]
     assert finished == [256, 512]
     assert "Traceback" not in done.stderr
 
@@ -93,7 +93,7 @@ def test_bad_options_are_said_once(mpirun):
 
 
 def test_resume_under_mpirun_takes_finished_rows_from_the_file(sweep):
-    _, finished = sweep(2, inject="stall:1:1024")
+    _, finished = sweep(2, inject="die:1:1024")
     assert finished == [256, 512]
     done, finished = sweep(2, "--resume")
     assert done.returncode == 0, done.stderr
