@@ -16,14 +16,12 @@ STREAM_AWAY_FROM, STREAM_ALL_FROM = 0.75, 2.0
 @dataclass(frozen=True)
 class SliceSizes:
     """Bytes: what a slice of a ring's chunk and of a tree's should at least have, and from which message on there is more than
-    one."""
+    one; most: slices times ranks of the longest message that is cut so, above it CPU_SLICES hold (None: SLICES_MAX slices)."""
 
     ring: int
     tree: int
     from_message: int
-    most: int | None = (
-        None  # slices times ranks, of a long message that is cut so; a longer one is cut as CPU_SLICES says
-    )
+    most: int | None = None
 
 
 # A slice that one rank writes and the next reads should still be in the cache between.
