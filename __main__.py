@@ -6,10 +6,8 @@ from contextlib import contextmanager
 from threading import current_thread, main_thread
 
 AGAIN_SECONDS = 0.05
-FOREIGN = (
-    "<frozen importlib._bootstrap>",
-    "/llvmlite/",
-)  # in the file names of code that KeyboardInterrupt would not come through
+# In the file names of code that KeyboardInterrupt would not come through.
+FOREIGN = ("<frozen importlib._bootstrap>", "/llvmlite/")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ takes, and sends SIGKILL, SIGSTOP or SIGINT to one rank, or Ctrl-C to all. Then 
     lost        is every record still there that the file had at the stroke, and every row the table had shown?
     unnamed     was the rank named (Ctrl-C: nobody need be), by us in one line or by the launcher, and no other?
     tracebacks  did a user see one?
+    swallowed   did a sweep go on for more than a second after an interrupt, to its end?
     code        is the exit code 3 for a stop, 130 for an interrupt, not 0 for a kill?
     resume      does the same command, with --resume where a size was finished, then complete the file?
 
@@ -47,7 +48,8 @@ STROKES = ("kill", "stop", "interrupt", "ctrl-c")
 SIZES = ("-b", "1K", "-e", "1M", "-f", "4", "--algo", "ring", "--budget", "0.05", "--no-report", "-q")
 SIZES_FINISHED = 6
 GRACE_SECONDS = 10  # beside the time-out: for the launcher to end the job, and for a busy machine
-BROKEN = ("hang", "lost", "unnamed", "misnamed", "traceback", "code", "resume")
+BROKEN = ("hang", "lost", "unnamed", "misnamed", "traceback", "swallowed", "code", "resume")
+SWALLOWED_SECONDS = 1.0
 
 
 @dataclass
@@ -170,6 +172,8 @@ def judge(trial: Trial, text: str, before: bytes, out: Path) -> None:
     completed = trial.code == 0 and trial.finished == SIZES_FINISHED
     if trial.over_before or completed:
         trial.over_before = True  # the stroke came too late, or the sweep went on after it
+        if trial.stroke in ("interrupt", "ctrl-c") and trial.seconds > SWALLOWED_SECONDS:
+            trial.wrong.append("swallowed")
         return
     if trial.mode != "local" and trial.stroke != "ctrl-c":
         named = {int(n) for line in ours for n in re.findall(r"rank (\d+) \(", line)}
