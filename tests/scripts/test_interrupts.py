@@ -6,6 +6,8 @@ PROGRAM = """
 import atexit, ctypes, importlib.abc, os, signal, sys, time
 from busbw.__main__ import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+
 def strike():
     os.kill(os.getpid(), signal.SIGINT)
 
