@@ -36,9 +36,9 @@ from .memory import INLINE_BYTES, Connection
 
 COLUMNS = 16
 (KIND, WAIT, WAIT_K, FN, DST, DST2, A, B, COUNT, PARAM, POST, POST_K, POST2, POST2_K, PEER, SLOT) = range(COLUMNS)
-NEXT = (
-    SLOT  # of rows without MPI: the line that the next all-reduce posts on, to be asked for while waiting in this one
-)
+# Of rows without MPI: the line that the next collective posts on, to be asked for while waiting in this one. And of those that
+# copy into a mailbox, which leave B and PARAM alone, the lines of the next one's mailbox, from the first to before the last.
+NEXT, AHEAD, AHEAD_END = SLOT, B, PARAM
 LOCAL, ISEND, IRECV, MPI_WAIT, CLOCK_BEGIN, CLOCK_SEND, CLOCK_RECV, CLOCK_AFTER, CLOCK_WORK, CLOCK_END = range(10)
 # What the columns hold in instructions of the virtual clock (clock.py): there is nothing to call.
 CLOCK_PORT, CLOCK_OVERHEAD, CLOCK_HOLD, CLOCK_VALUE, CLOCK_WORK_PS, CLOCK_LATENCY, CLOCK_INDEX = (
@@ -85,13 +85,15 @@ class Tuning:
     the cache (non-temporal stores): CACHED none, STREAM_AWAY those in other ranks' outputs, STREAM_ALL all of them. Never those
     that overwrite what was just read, as in place: their lines are in the cache already. mailbox_saves_ack: lines and mailboxes
     only for messages that cannot be pushed and, if they were pulled, would need an ack: else one copy less costs less time. depth:
-    how many times mailboxes exist at most, where a sender does not hear of its receiver, a power of two."""
+    how many times mailboxes exist at most, where a sender does not hear of its receiver, a power of two. ahead: where mailboxes are
+    two, who has written to one asks for the lines of the other, to write them: its receiver's core has them."""
 
     eager_bytes: int = 512
     streaming: int = CACHED
     inline_lines: int = 1
     mailbox_saves_ack: bool = False
     depth: int = 2
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -345,7 +347,7 @@ def _messages(c: Causality, peers: Peers, itemsize: int, tuning: Tuning) -> dict
         if mailbox and n <= eager_bytes and room + n <= message.connection.mailbox_bytes:
             message.mode, message.slot = EAGER, room
             bulk_used[pair] = room + (n + 63) // 64 * 64
-            if depth > 2 and used < message.connection.slots:
+            if (depth > 2 or tuning.ahead) and used < message.connection.slots:
                 message.flag = used
                 inline_used[pair] = used + 1
                 out[i] = message
@@ -443,6 +445,7 @@ def lower(
                     count=n * itemsize,
                 )
                 row.into_mailbox(message)
+                row.ahead = tuning.ahead and message.mode == EAGER and message.connection.depth <= 2
         elif op in (RECV, RECV_REDUCE):
             message = messages[int(c.mate[start + i])]
             incoming = 0
@@ -542,6 +545,7 @@ class _Row:
     flag: int = -1
     wait_every: int = 1
     post_every: int = 1
+    ahead: bool = False
 
     def wait_taken(self, connection: Connection):
         """Wait until what was in this half of the connection's mailboxes was taken."""
@@ -590,12 +594,15 @@ class _Row:
         wait = self.wait if turn % self.wait_every == 0 else 0
         post = self.post if (turn + 1) % self.post_every == 0 else 0
         where = {"dst": self.dst, "a": self.a, "b": self.b}
-        slot_or_next = self.slot
+        slot_or_next, param = self.slot, self.param
         if self.mailbox:
             operand, connection, mode, slot = self.mailbox
             where[operand] = (
                 connection.inline_flag(turn, slot) + 8 if mode == INLINE else connection.mailbox(turn) + slot
             )
+            if self.ahead:
+                where["b"] = connection.mailbox((turn + 1) % connection.depth) + slot
+                param = where["b"] + self.count
             if self.flag >= 0:
                 flag = connection.inline_flag(turn, self.flag)
                 if operand == "dst":
@@ -605,7 +612,7 @@ class _Row:
                     wait = flag
         line[:] = (
             self.kind, wait, self.wait_k, self.fn, where["dst"], self.dst2, where["a"], where["b"], self.count,
-            self.param, post, self.post_k, self.post2, self.post2_k, self.peer, slot_or_next,
+            param, post, self.post_k, self.post2, self.post2_k, self.peer, slot_or_next,
         )  # fmt: skip
 
 

@@ -22,8 +22,10 @@ from .machine import (
     store_release,
     yield_core,
 )
-from .memory import ABORT, ARRIVED, DOING, EPOCH_WORD, RANK_CONTROL, RANK_LINES, START, WAITS_FOR
+from .memory import ABORT, ARRIVED, DOING, EPOCH_WORD, LINE, RANK_CONTROL, RANK_LINES, START, WAITS_FOR
 from .program import (
+    AHEAD,
+    AHEAD_END,
     CLOCK_AFTER,
     CLOCK_BEGIN,
     CLOCK_HOLD,
@@ -246,6 +248,8 @@ def walk(code, epoch, state, mpi, flag, clock):
                 store_release(row[POST2], stamp + row[POST2_K])
             if row[NEXT] != 0:
                 prefetch_to_write(row[NEXT])
+                for line in range(row[AHEAD], row[AHEAD_END], LINE):
+                    prefetch_to_write(line)
         elif kind == ISEND or kind == IRECV:
             request = mpi[M_REQUESTS] + row[SLOT] * REQUEST_BYTES
             fn = mpi[M_ISEND] if kind == ISEND else mpi[M_IRECV]

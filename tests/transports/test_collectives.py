@@ -120,7 +120,7 @@ def test_a_wrong_block_is_seen():
 class Host:
     """Ranks of one host whose programs are run row by row, by a scheduler that may let any rank run as far ahead as it can."""
 
-    def __init__(self, schedule, eager_bytes, inline_lines=1, depth=2):
+    def __init__(self, schedule, eager_bytes, inline_lines=1, depth=2, ahead=False):
         p = schedule.ranks
         self.schedule = schedule
         self.arena = private_arena(
@@ -128,7 +128,8 @@ class Host:
         )
         buffers = buffer_table(self.arena, p, list(range(p)))
         known = causality(schedule)
-        kernels, tuning = cpu.pointers("sum", "float64"), Tuning(eager_bytes, inline_lines=inline_lines, depth=depth)
+        kernels = cpu.pointers("sum", "float64")
+        tuning = Tuning(eager_bytes, inline_lines=inline_lines, depth=depth, ahead=ahead)
         self.programs = [
             lower(schedule, known, Peers(r, buffers, self.arena.connection), kernels, 8, tuning) for r in range(p)
         ]
@@ -224,7 +225,8 @@ def test_no_mailbox_is_overwritten_however_far_a_rank_runs_ahead(data):
         in_place=c.in_place and data.draw(st.booleans()),
     )
     depth = data.draw(st.sampled_from([2, 2, 4, 16]))
-    host = Host(schedule, data.draw(st.sampled_from([0, 128, 4096])), data.draw(st.integers(1, 3)), depth)
+    eager_bytes, inline_lines = data.draw(st.sampled_from([0, 128, 4096])), data.draw(st.integers(1, 3))
+    host = Host(schedule, eager_bytes, inline_lines, depth, ahead=data.draw(st.booleans()))
     first, chance = data.draw(st.integers(1, 40)), random.Random(data.draw(st.integers(0, 1 << 30)))
     wrong, ended = host.run(2 * depth + 2, chance, first)
     assert wrong == 0 and set(ended) == {2 * depth + 2}

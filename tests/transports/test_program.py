@@ -9,6 +9,8 @@ from busbw.collectives.schedule import INPUT, OUTPUT, RECV, SCRATCH, SEND, Sched
 from busbw.kernels import cpu
 from busbw.transports.memory import LINE, Connection, Layout
 from busbw.transports.program import (
+    AHEAD,
+    AHEAD_END,
     CACHED,
     COLUMNS,
     COUNT,
@@ -144,6 +146,21 @@ def test_a_longer_inline_message_is_lines_that_each_carry_a_flag():
         # What it asks for while it waits is what the next all-reduce posts on.
         assert [int(row[NEXT]) for row in sends] == [int(row[POST]) for row in p.code[1] if row[POST]]
     assert programs("one-shot", 2, 57, tuning=Tuning(inline_lines=4))[0].modes[EAGER] == 1
+
+
+def test_who_sends_through_a_mailbox_asks_for_the_next_ones_lines():
+    for p in programs("ring", 2, 100, tuning=Tuning(ahead=True)):
+        assert p.modes[EAGER] == sum(p.modes) == 2
+        now, after = ([row for row in turn if row[NEXT]] for turn in p.code)
+        assert len(now) == 2
+        for row, its_next in zip(now, after):
+            assert row[NEXT] == its_next[POST] != row[POST]
+            assert (row[AHEAD], row[AHEAD_END]) == (its_next[DST], its_next[DST] + 200)
+        # Each message has a flag of its own.
+        assert len({int(row[POST]) for row in p.code[0] if row[POST]}) == 2
+    # Where mailboxes are many, whoever has taken what was in one has long gone on: nothing is asked for but its flag.
+    for row in programs("binomial", 2, 50, tuning=Tuning(ahead=True, depth=4), collective="broadcast")[0].code[0]:
+        assert row[AHEAD] == row[AHEAD_END] == 0
 
 
 def test_two_ranks_reduce_and_distribute_in_one_pass():
