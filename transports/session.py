@@ -198,7 +198,9 @@ class Session:
         kernels = cpu.pointers(job.op, job.dtype)
         working_set = self.crew.ranks_here * sum(job.buffer_counts(self.ranks)) * d.itemsize
         depth = 2 if self.clock else DEPTH
-        tuning = Tuning(self.eager_bytes, streaming(working_set, self.cache_bytes), INLINE_LINES, depth=depth, ahead=True)
+        tuning = Tuning(
+            self.eager_bytes, streaming(working_set, self.cache_bytes), INLINE_LINES, depth=depth, ahead=True
+        )
 
         def lower_one(post: Post) -> Program:
             timekeeper = None
