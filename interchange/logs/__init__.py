@@ -35,8 +35,10 @@ def read(path: str | os.PathLike) -> Log:
     path = Path(path)
     try:
         if not path.is_file():
+            what = "is no file, but a folder, pipe or device" if path.exists() else "no such file"
             raise UserError(
-                f"{path}: no such file; accepted: a log that nccl-tests, rccl-tests, OSU, IMB or the like printed"
+                f"{path}: {what}; accepted: a log that nccl-tests, rccl-tests, OSU, IMB or the like printed, or - for one "
+                "on standard input"
             )
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: more than {MAX_BYTES >> 30} GiB; accepted: a log of at most that")

@@ -1,6 +1,7 @@
 """Logs of other tools: each kind in a short excerpt, and what must be read of it. Sources stand beside what is not ours."""
 
 import json
+import os
 
 import pytest
 from busbw.errors import UserError
@@ -627,5 +628,14 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
         with pytest.raises(UserError) as e:
             results_of(tmp_path / path)
         assert "\n" not in str(e.value)
-    with pytest.raises(UserError):
-        read(tmp_path)
+
+
+def test_what_is_no_file_is_said_with_what_would_do(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # as <(ssh node17 cat log)
+    for path, what in (
+        (tmp_path / "absent", "no such file"),
+        (tmp_path, "is no file"),
+        (tmp_path / "pipe", "is no file"),
+    ):
+        with pytest.raises(UserError, match=f"{what}.*- for one on standard input"):
+            read(path)
