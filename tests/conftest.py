@@ -3,12 +3,15 @@
 A job prints what it found as one JSON object on one line; `Finished.result` finds it among whatever libraries print beside.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,29 @@ class _Root:
 
 def pytest_configure(config):
     config.pluginmanager.register(_Root())
+    if hasattr(config, "workerinput"):
+        _compile_by_turns()
+
+
+def _compile_by_turns() -> None:
+    """Of the workers side by side one compiles a function that Numba keeps, while the others who want it wait and then load it."""
+    from numba.core.dispatcher import Dispatcher
+
+    compile, mine = Dispatcher.compile, threading.local()
+
+    def by_turns(self, signature):
+        if getattr(mine, "turn", False) or not self.stats.cache_path:
+            return compile(self, signature)
+        with open(__file__) as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            mine.turn = True
+            try:
+                return compile(self, signature)
+            finally:
+                mine.turn = False
+
+    Dispatcher.compile = by_turns
 
 
 def pytest_collection_modifyitems(items):
