@@ -133,8 +133,8 @@ def job_for(
     mode: str,
     ranks: int,
     clock: FabricClock | None,
-    nodes: Nodes = None,
-    slice_sizes: SliceSizes = CPU_SLICES,
+    nodes: Nodes,
+    slice_sizes: SliceSizes,
 ) -> Job:
     """count: elements of a block (collectives/collective.py); op: "none" where nothing is reduced; slice_sizes: the session's."""
     c = COLLECTIVES[collective]

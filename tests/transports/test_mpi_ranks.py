@@ -12,7 +12,9 @@ HERE = Path(__file__).parent
 CASES = [
     ([0, 1], "auto", 0, "shared"),
     ([0, 1, 2, 3], "auto", 0, "shared"),
+    ([0, 1], "mpi", 0, "mpi"),
     ([0, 1, 2], "mpi", 0, "mpi"),
+    ([0, 1, 2, 3], "auto", 2, "hybrid"),
     ([0, 1, 2, 3, 4], "auto", 2, "hybrid"),
     ([5, 3, 1], "auto", 0, "shared"),  # neither the world nor its order
 ]
